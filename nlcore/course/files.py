@@ -1,0 +1,41 @@
+"""Where the course writes files, and how: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+FIGURES_VARIABLE = "NLCORE_FIGURES"
+
+
+def figures_folder() -> Path | None:
+    """Return the folder that figures are saved to, or None when nothing is to be saved.
+
+    Notebooks that a learner runs save nothing. The build step names a folder in the environment
+    variable NLCORE_FIGURES.
+    """
+    name = os.environ.get(FIGURES_VARIABLE, "").strip()
+    return Path(name) if name else None
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> Path:
+    """Write `data` to `path` so that an interruption leaves the old file or the new one, never half of one.
+
+    Args     path: file to write; missing parent folders are created. data: text (UTF-8) or bytes.
+    Returns  the path.
+    Raises   OSError if the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    payload = data.encode("utf-8") if isinstance(data, str) else data
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
