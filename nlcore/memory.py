@@ -37,7 +37,9 @@ def read(M: Tensor, k: Tensor) -> Tensor:
     return (M @ k.unsqueeze(-1)).squeeze(-1)
 
 
-def hebbian(M: Tensor, k: Tensor | None, v: Tensor, lr: Scale = 1.0, retain: Scale = 1.0, out: Tensor | None = None) -> Tensor:
+def hebbian(
+    M: Tensor, k: Tensor | None, v: Tensor, lr: Scale = 1.0, retain: Scale = 1.0, out: Tensor | None = None
+) -> Tensor:
     r"""Write the pair (k, v) by adding it: alpha M + eta v k^T.
 
     One step of gradient descent on -<M k, v>. What was stored before is not looked at, so nothing is corrected.

@@ -24,7 +24,9 @@ from nlcore.levels import Level
 PARTS = {"slow": (1600.0, 1.0), "middle": (160.0, 0.7), "fast": (16.0, 0.5)}  # name: steps a wave, height
 
 
-def slow_middle_fast(steps: int = 2000, noise: float = 0.15, offset: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def slow_middle_fast(
+    steps: int = 2000, noise: float = 0.15, offset: float = 1.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Return a signal and the three waves it is made of, on top of an offset that never changes.
 
     Args     steps: length. noise: standard deviation of the noise at each step. offset: the part that never changes.

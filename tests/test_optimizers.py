@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from nlcore.levels import order_levels
 from nlcore.memory import hebbian
 from nlcore.optimizers import SGD, Adam, AdamW, Momentum
 
@@ -107,7 +108,8 @@ def test_groups_have_their_own_settings() -> None:
     ours, theirs = net(), net()
 
     def groups(model: nn.Module) -> list[dict]:
-        return [{"params": model[0].parameters(), "lr": 0.5}, {"params": list(model[2].parameters()), "weight_decay": 0.2}]
+        last = {"params": list(model[2].parameters()), "weight_decay": 0.2}
+        return [{"params": model[0].parameters(), "lr": 0.5}, last]
 
     train(ours, AdamW(groups(ours), lr=0.01), range(15))
     train(theirs, T.AdamW(groups(theirs), lr=0.01), range(15))
@@ -200,8 +202,6 @@ def test_levels_and_words() -> None:
         Momentum: [["momentum m"], ["weights W"]],
         Adam: [["first moment m", "second moment v"], ["weights W"]],
     }
-    from nlcore.levels import order_levels
-
     for kind, expected in shape.items():
         optimizer = kind(model.parameters(), lr=0.25)
         assert [[part.name for part in level] for level in order_levels(optimizer.levels())] == expected

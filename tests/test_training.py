@@ -27,7 +27,8 @@ def test_it_learns_digits() -> None:
 def test_it_is_the_plain_loop() -> None:
     data, net, plain = digits(), model(), model()
     x, y = data.x_train[:40], data.y_train[:40]
-    losses = fit(net, SGD(net.parameters(), lr=0.1), x, y, steps=5, batch_size=8, generator=torch.Generator().manual_seed(3))
+    same_order = torch.Generator().manual_seed(3)
+    losses = fit(net, SGD(net.parameters(), lr=0.1), x, y, steps=5, batch_size=8, generator=same_order)
     for value, rows in zip(losses, batches(40, 8, 5, torch.Generator().manual_seed(3)), strict=True):
         loss = nn.functional.cross_entropy(plain(x[rows]), y[rows])
         assert value == pytest.approx(loss.item())

@@ -71,7 +71,9 @@ def _images(
     dtype: torch.dtype,
 ) -> Images:
     if not dtype.is_floating_point:
-        raise TypeError(f"images are returned as floating-point numbers in [0, 1], got dtype {dtype}; try torch.float32")
+        raise TypeError(
+            f"images are returned as floating-point numbers in [0, 1], got dtype {dtype}; try torch.float32"
+        )
 
     def pixels(x: np.ndarray) -> Tensor:
         return torch.from_numpy(x.reshape(len(x), -1)).to(device=device, dtype=dtype) / brightest

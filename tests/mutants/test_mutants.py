@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: in `file`, `right` becomes `wrong`; `caught_by` names an equation ("NL 8") or a notebook ("claims 03")."""
+    """One fault: in `file`, `right` becomes `wrong`; `caught_by` is an equation or a notebook ("claims 03")."""
 
     says: str
     file: str
