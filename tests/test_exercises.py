@@ -1,12 +1,15 @@
 """Every exercise: the solution passes, every typical mistake gets its own hint, the stub stops nothing."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from nlcore import course
 from nlcore.course.exercises import EXERCISES, Exercise, judge
+from nlcore.course.exercises.framework import agree
 
 SOURCES = sorted((Path(__file__).parents[1] / "notebooks" / "src").glob("*.py"))
 MISTAKES = [(exercise, index) for exercise in EXERCISES.values() for index in range(len(exercise.mistakes))]
@@ -75,10 +78,6 @@ def test_unknown_exercises_are_answered_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_folded_solutions_in_the_notebook_pass_their_checks(path: Path) -> None:
-    import math
-
-    import torch
-
     text = markdown(path)
     named = set(re.findall(r"course\.check\.(\w+)\(", text))
     assert 2 <= len(named) <= 4 and named == {e.name for e in EXERCISES.values() if e.notebook == path.stem[:2]}
@@ -97,3 +96,9 @@ def test_an_exercise_without_mistakes_or_hints_is_refused() -> None:
     for change in ({"mistakes": ()}, {"stages": ()}, {"hints": ("one",)}):
         with pytest.raises(ValueError, match="three hints"):
             Exercise(**{**one.__dict__, **change})
+
+
+def test_plain_numbers_are_held_to_nine_digits() -> None:
+    assert agree(0.1, 0.1) and agree([0.1, 2.0], [0.1, 2.0]) and agree(torch.tensor(1.0), 1)
+    assert not agree(0.1 + 1e-8, 0.1) and not agree([0.1, 2.0], [0.1, 2.0 + 1e-7])
+    assert not agree(torch.ones(2), torch.ones(1, 2)) and not agree("1", 1.0)

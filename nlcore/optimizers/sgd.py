@@ -1,6 +1,6 @@
 """Gradient descent: one memory, the weights, that maps each input to its surprise.
 
-    W <- W - eta g                                                   (Eq. 1, 7)
+    W <- W - eta g                                                   (Eq. 1, 8)
 
 For a linear layer g = u x^T, so the step is a Hebbian write of the value -u (the surprise, turned round) under the
 key x (Eq. 8). See notebook 02.
@@ -23,7 +23,7 @@ class SGD(MemoryOptimizer):
 
     Args     params: parameters or groups of them. lr: step size eta >= 0. weight_decay: L2 penalty, >= 0.
     Raises   ValueError for a negative or non-finite hyper-parameter; TypeError for one that is no number.
-    Source   Behrouz et al. 2025, Eq. 1 and 7.
+    Source   Behrouz et al. 2025, Eq. 1 and 8.
     """
 
     def __init__(self, params: ParamsT, lr: float = 0.01, weight_decay: float = 0.0) -> None:

@@ -158,7 +158,8 @@ def _same(ours: Any, theirs: Any) -> bool:
 
 def _tensor(value: Any) -> Tensor | None:
     try:
-        return torch.as_tensor(value).detach().to("cpu", torch.float64)
+        exact = None if isinstance(value, Tensor) else torch.float64  # a plain 0.1 would become single precision
+        return torch.as_tensor(value, dtype=exact).detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
         return None
 
