@@ -1,9 +1,11 @@
 """The public names, and docstrings that agree with what they describe."""
 
+import doctest
 import importlib
 import inspect
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +110,9 @@ def test_rooms_import_only_from_rooms_above_them(module_name: str) -> None:
         assert other == "data" or ORDER.index(other) <= ORDER.index(room), (
             f"{module_name} imports from {other}, below it"
         )
+
+
+def test_the_example_in_the_readme_is_true() -> None:
+    readme = Path(__file__).parents[1] / "README.md"
+    results = doctest.testfile(str(readme), module_relative=False, encoding="utf-8")
+    assert results.attempted >= 4 and results.failed == 0

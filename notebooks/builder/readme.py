@@ -15,7 +15,7 @@ REGION = re.compile(re.escape(START) + r"\n(.*?)" + re.escape(END), re.DOTALL)
 
 def table(cards: list[Card], project: Project) -> str:
     """Return the table of notebooks in markdown."""
-    head = ["| # | Notebook | Afterwards you can | Minutes | Open |", "|---|---|---|---|---|"]
+    head = ["| # | Notebook | What you will do | Minutes | Open |", "|---|---|---|---|---|"]
     return "\n".join(head + [_row(card, project) for card in cards]) + "\n"
 
 
@@ -46,5 +46,5 @@ def without_region(text: str) -> str:
 def _row(card: Card, project: Project) -> str:
     link = f"[{card.title}](notebooks/{card.name}.ipynb)"
     opener = badge(card.name, project, words=f"Open notebook {card.number} in Colab")
-    cells = [card.number, link, "; ".join(card.outcomes), str(card.minutes), opener]
+    cells = [card.number, link, card.promise, str(card.minutes), opener]
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
