@@ -63,7 +63,7 @@ def test_pictures_lie_in_figures(course: Project) -> None:
 
 def test_the_readme_gets_its_table(course: Project) -> None:
     text = course.readme.read_text()
-    assert "| 00 | [Count to three](notebooks/00_count.ipynb) | Count things and | 10 |" in text
+    assert "| 00 | [Count to three](notebooks/00_count.ipynb) | Count things and look at a picture. | 10 |" in text
     assert "[![Open notebook 00 in Colab](" in text
     assert text.endswith("Text after the table.\n")
 
