@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "test-results"
 ATTEMPTS = RESULTS / "network-attempts.log"
-OWN_FOLDERS = ("browser", "colab", "mutants")  # parts of their own, because they take long
+OWN_FOLDERS = ("browser", "mutants", "colab")  # each file a part of its own: they take long and mostly wait
 LIMIT_S = 1800
 LONGEST_LINE = 400
 
@@ -47,18 +47,26 @@ class Outcome:
 
 
 def parts() -> list[Part]:
-    """Return all parts, those that take longest first."""
+    """Return all parts, roughly those that take longest first."""
     nbval = ("--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg")
-    folders = [name for name in OWN_FOLDERS if (ROOT / "tests" / name).is_dir()]
-    others = tuple(f"--ignore=tests/{name}" for name in folders)
+    others = (f"--ignore=tests/{folder}" for folder in OWN_FOLDERS)
     return [
-        _pytest("notebooks", "-p", "tests.nbval_plugin", *nbval, "--nbval-cell-timeout", "120", "notebooks"),
+        *_files("browser"),
         _pytest("units and equations", "tests", *others),
-        *(_pytest(name, f"tests/{name}") for name in folders),
-        _pytest("examples in docs", "--doctest-modules", "--doctest-glob=README.md", "nlcore", "README.md"),
+        _pytest("notebooks", "-p", "tests.nbval_plugin", *nbval, "--nbval-cell-timeout", "120", "notebooks"),
+        *_files("mutants"),
+        *_files("colab"),
         Part("types", (sys.executable, "-m", "mypy")),
+        _pytest("examples in docs", "--doctest-modules", "--doctest-glob=README.md", "nlcore", "README.md"),
         Part("style", (sys.executable, "-m", "ruff", "check", ".")),
     ]
+
+
+def _files(folder: str) -> list[Part]:
+    """Return one part for each test file of a folder of tests."""
+    files = sorted((ROOT / "tests" / folder).glob("test_*.py"), reverse=True)
+    names = [folder if len(files) == 1 else f"{folder} {file.stem.removeprefix('test_')}" for file in files]
+    return [_pytest(name, str(file.relative_to(ROOT))) for name, file in zip(names, files, strict=True)]
 
 
 def _pytest(name: str, *arguments: str) -> Part:
@@ -144,7 +152,8 @@ def summary(outcomes: list[Outcome], seconds: float) -> str:
 def main() -> int:
     """Run every part and return the exit code: 0 when all passed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="parts to run side by side")
+    jobs = (os.cpu_count() or 1) + 1  # one more than there are cores, since the browser tests mostly wait
+    parser.add_argument("--jobs", type=int, default=jobs, help="parts to run side by side")
     parser.add_argument("--colab-python", help="interpreter of the stand-in for Colab")
     options = parser.parse_args()
     shutil.rmtree(RESULTS, ignore_errors=True)

@@ -5,6 +5,9 @@ Nothing runs here; the notebooks are run by nbval (see tests/nbval_plugin.py).
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 import subprocess
 import sys
 
@@ -132,3 +135,24 @@ def test_the_set_up_cell_passes_the_linter() -> None:
     command = [sys.executable, "-m", "ruff", "check", "--stdin-filename", "notebooks/src/00_start.py", "-"]
     result = subprocess.run(command, cwd=ROOT, input=sources.setup_code(COURSE) + "\n", capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+DATA = {"digits", "fashion"}  # they only read a file
+
+
+def test_every_function_of_the_library_is_shown_before_it_is_used() -> None:
+    shown: set[str] = set()
+    for source in FOUND:
+        trees = [ast.parse(cell.text) for cell in source.cells if cell.kind == "code"]
+        nodes = [node for tree in trees for node in ast.walk(tree)]
+        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "course.show"]
+        shown |= {ast.unparse(argument).split(".")[0] for call in calls for argument in call.args}
+        used = {
+            alias.name
+            for node in nodes
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nlcore.")
+            for alias in node.names
+            if inspect.isfunction(getattr(importlib.import_module(node.module or ""), alias.name))
+        }
+        missing = used - shown - DATA
+        assert not missing, f"{source.label} never shows {sorted(missing)}; add course.show(...)"

@@ -124,10 +124,10 @@ print(describe([weights, embedding, momentum]))
 
 # %% [markdown]
 # The weights need the new momentum, so rule 2 puts momentum first. Every optimizer of this course can print its levels in
-# this way. This is the function that sorts; `course.show` always prints the very source that our tests run.
+# this way. These are the functions that sort and describe; `course.show` always prints the very source that our tests run.
 
 # %%
-course.show(order_levels)
+course.show(order_levels, describe)
 
 # %% tags=["claim"]
 nest = order_levels([weights, embedding, momentum])

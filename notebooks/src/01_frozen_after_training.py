@@ -294,7 +294,7 @@ course.hint.correct_fact(1)  # then 2 and 3, if you need them
 # %%
 from nlcore.tasks.facts import best_memory, random_facts, recalled
 
-course.show(best_memory)
+course.show(random_facts, best_memory)
 
 # %%
 facts = random_facts(24 + 160, dim=64, codes=64, seeds=range(20), dtype=torch.float64, device=device)
@@ -389,7 +389,7 @@ course.show(fast_weights)
 # knows its 24 old facts?
 
 # %%
-course.show(amnesia)
+course.show(amnesia, confidence_interval)
 
 # %%
 systems = {
@@ -828,6 +828,12 @@ from nlcore.optimizers import Adam
 from nlcore.tasks import digits
 from nlcore.training import accuracy, fit
 
+course.show(fit, accuracy)
+
+# %% [markdown]
+# That is the usual training loop. Now the 500 digits, in two ways.
+
+# %%
 images = digits(device=device)
 
 

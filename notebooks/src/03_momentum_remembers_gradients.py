@@ -811,10 +811,16 @@ course.claim(
 # %%
 from nlcore.tasks.surfaces import adam, descend, leaves_box, momentum, normalised, ravine, settles_at, sgd
 
-course.show(momentum, descend)
+course.show(sgd, momentum, adam, normalised, descend)
 
 # %% [markdown]
-# We say that a path **settles** at the step from which it stays closer than 0.1 to the lowest point. For each optimizer we
+# We say that a path **settles** at the step from which it stays closer than 0.1 to the lowest point.
+
+# %%
+course.show(ravine, settles_at, leaves_box)
+
+# %% [markdown]
+# For each optimizer we
 # try 51 learning rates, and for momentum five $\beta$ as well, and keep the best.
 #
 # **Predict.** $\kappa$ grows from 50 to 200. How many times as many steps does SGD need? And momentum?

@@ -727,6 +727,8 @@ import math
 
 from nlcore.tasks.surfaces import adam, descend, momentum, normalised, ravine, rosenbrock, sgd
 
+course.show(rosenbrock)
+
 
 def turned(point, angle):
     """Return a point turned about the origin."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def momentum_explorer(name: str = "momentum-memory") -> course.Explorer:
 def write_notebook(path: Path, last: str = "momentum_explorer()") -> Path:
     """Write a notebook of one widget cell that makes the explorer and ends with the line `last`; it is not run yet."""
     code = f"{IMPORTS}{inspect.getsource(momentum_explorer)}\n{last}"
-    cell = {"cell_type": "code", "execution_count": None, "id": "demo", "outputs": [], "source": code,
+    cell: dict[str, Any] = {"cell_type": "code", "execution_count": None, "id": "demo", "outputs": [], "source": code,
             "metadata": {"tags": ["widget"]}}  # fmt: skip
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = {"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def test_sliders_move_picture_and_words(notebook: Path, run: Callable[[Path], tu
             handle = widget.handles.nth(number)
             handle.focus()
             key = "ArrowLeft" if at_right_end(handle) else "ArrowRight"
-            widget.change(lambda key=key: page.keyboard.press(key))
-        widget.change(lambda widget=widget: widget.area.get_by_role("button", name="Reset").press("Enter"))
+            widget.change(partial(page.keyboard.press, key))
+        widget.change(partial(widget.button("Reset").press, "Enter"))
         after = widget.image.bounding_box()
         assert (after["width"], after["height"]) == (before["width"], before["height"]), "the picture changed its size"
 
@@ -74,7 +75,7 @@ def test_presets_by_keyboard(tmp_path: Path, run: Callable[[Path], tuple[Any, li
     page, places = run(write_notebook(tmp_path / "presets.ipynb"))
     widget = Widget(page, places[0])
     for label, key in (("long memory", "Enter"), ("short memory", " "), ("Reset", "Enter")):
-        widget.change(lambda label=label, key=key: widget.area.get_by_role("button", name=label).press(key))
+        widget.change(partial(widget.button(label).press, key))
     assert "memory β = 0.9 and damping 0," in widget.words()
 
 

@@ -25,6 +25,9 @@ class Widget:
     def words(self) -> str:
         return str(self.area.locator("[role=status]").inner_text())
 
+    def button(self, label: str) -> Any:
+        return self.area.get_by_role("button", name=label)
+
     def wait_for_change(self, source: str, words: str) -> None:
         """Wait until a new picture has been decoded and new words are there."""
         self.page.wait_for_function(
