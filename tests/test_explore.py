@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+import types
 import warnings
 import zlib
 from pathlib import Path
@@ -18,7 +19,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nlcore import course
-from nlcore.course import explore_controls, explore_draw, explore_page, files, frames
+from nlcore.course import files
+from nlcore.course.widgets import controls as slider_rules
+from nlcore.course.widgets import draw as painting
+from nlcore.course.widgets import frames, page
 from tests.browser.demo import momentum_explorer, write_notebook
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -261,7 +265,7 @@ def test_drawing_again_is_quicker_than_drawing_all(demo: course.Explorer) -> Non
 
 def test_quick_png_is_a_png_of_those_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
-    assert np.array_equal(array(explore_draw.quick_png(pixels)), pixels)
+    assert np.array_equal(array(painting.quick_png(pixels)), pixels)
 
 
 # Pictures drawn ahead
@@ -325,7 +329,7 @@ def test_a_palette_keeps_pure_colours() -> None:
 
 
 def test_fifty_frames_stay_small(demo: course.Explorer) -> None:
-    assert len(demo.html) / len(demo.states) * 50 < explore_page.MAX_BYTES
+    assert len(demo.html) / len(demo.states) * 50 < page.MAX_BYTES
 
 
 # What a front end is handed
@@ -346,6 +350,12 @@ def test_a_front_end_gets_the_live_view_as_well(demo: course.Explorer, monkeypat
     monkeypatch.setattr(sys.modules[course.Explorer.__module__], "has_front_end", lambda: True)
     view = demo._repr_mimebundle_()[0][WIDGET_VIEW]
     assert view == {"version_major": 2, "version_minor": 0, "model_id": demo.live().box.model_id}
+
+
+def test_colab_gets_the_live_view_only(demo: course.Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[course.Explorer.__module__], "has_front_end", lambda: True)
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    assert set(demo._repr_mimebundle_()[0]) == {"text/plain", WIDGET_VIEW}
 
 
 def test_the_html_asks_for_nothing_and_names_everything(demo: course.Explorer) -> None:
@@ -483,5 +493,5 @@ def test_the_build_exports_what_it_makes(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_bound_on_states_is_what_the_error_says() -> None:
-    many = course.Slider("n", "n", range(explore_controls.MAX_FRAMES))
-    assert len(explore_controls.check_controls([many], lambda n: "a")[0].values) == explore_controls.MAX_FRAMES
+    many = course.Slider("n", "n", range(slider_rules.MAX_FRAMES))
+    assert len(slider_rules.check_controls([many], lambda n: "a")[0].values) == slider_rules.MAX_FRAMES

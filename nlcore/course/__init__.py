@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from nlcore.course.checkup import doctor, start
     from nlcore.course.claims import ClaimError, claim
     from nlcore.course.exercises import check, hint
-    from nlcore.course.explore import Explorer, Slider, explore, export
     from nlcore.course.figures import Picture, figure
     from nlcore.course.source import show
     from nlcore.course.style import canvas
+    from nlcore.course.widgets.explorer import Explorer, Slider, explore, export
 
 _HOMES = {
     "claim": "claims",
@@ -23,10 +23,10 @@ _HOMES = {
     "canvas": "style",
     "figure": "figures",
     "Picture": "figures",
-    "Explorer": "explore",
-    "Slider": "explore",
-    "explore": "explore",
-    "export": "explore",
+    "Explorer": "widgets.explorer",
+    "Slider": "widgets.explorer",
+    "explore": "widgets.explorer",
+    "export": "widgets.explorer",
     "check": "exercises",
     "hint": "exercises",
     "show": "source",

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from nlcore.course import explore_page
-from nlcore.course.explore_controls import Slider, check_controls, check_presets
-from nlcore.course.explore_draw import Painter, Pixels, quick_png
-from nlcore.course.explore_live import LiveView, has_front_end
 from nlcore.course.figures import check_name, check_words
 from nlcore.course.files import figures_folder, write_atomic
-from nlcore.course.frames import ColourCount, base64_text, encode
+from nlcore.course.widgets import page
+from nlcore.course.widgets.controls import Slider, check_controls, check_presets
+from nlcore.course.widgets.draw import Painter, Pixels, quick_png
+from nlcore.course.widgets.frames import ColourCount, base64_text, encode
+from nlcore.course.widgets.live import LiveView, has_front_end
 
 __all__ = ["Explorer", "Slider", "explore", "export"]
 
@@ -88,11 +88,11 @@ class Explorer:
         self._check_pure(first)
         self._painter.learning = False
         frames = encode(pictures, counted, start)
-        html = explore_page.fragment(
+        html = page.fragment(
             name=self.name, title=self.title, goal=self.goal, size=self._painter.size, sliders=self.sliders,
             presets=self.presets, frames=frames, words=words, start=start,
         )  # fmt: skip
-        explore_page.check_bytes(html, len(states))
+        page.check_bytes(html, len(states))
         return html, frames.start, words[start]
 
     def _try_state(self, values: Mapping[str, Any]) -> tuple[Pixels, str]:
@@ -116,13 +116,12 @@ class Explorer:
         return f"{self.title}\nGoal: {self.goal}\n{self.words}"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        data: dict[str, Any] = {
-            "text/plain": repr(self),
-            "image/png": base64_text(self.png),
-            "text/html": self.html,
-        }
+        data: dict[str, Any] = {"text/plain": repr(self)}
         if has_front_end():
             data["application/vnd.jupyter.widget-view+json"] = self.live().bundle()
+            if "google.colab" in sys.modules:  # it may prefer the page to the live view, so it gets the live view only
+                return data, {}
+        data |= {"image/png": base64_text(self.png), "text/html": self.html}
         return data, {"image/png": {"alt": self.words}}
 
 
@@ -169,4 +168,4 @@ def export(explorer: Explorer, folder: str | Path) -> Path:
     if not isinstance(explorer, Explorer):
         raise TypeError(f"export(explorer, folder) expects what explore(...) returns, got {type(explorer).__name__}")
     width = explorer.figure.canvas.get_width_height()[0]
-    return write_atomic(Path(folder) / f"{explorer.name}.html", explore_page.page(explorer.title, width, explorer.html))
+    return write_atomic(Path(folder) / f"{explorer.name}.html", page.page(explorer.title, width, explorer.html))

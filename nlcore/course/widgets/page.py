@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from nlcore.course.explore_controls import Slider
-from nlcore.course.frames import Frames, base64_text
+from nlcore.course.widgets.controls import Slider
+from nlcore.course.widgets.frames import Frames, base64_text
 
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 

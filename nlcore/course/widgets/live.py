@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from nlcore.course.explore_controls import Slider
+from nlcore.course.widgets.controls import Slider
 
 _TEXT = "line-height:1.5;white-space:normal"
 Draw = Callable[..., tuple[bytes, str]]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nlcore.course.explore_draw import Pixels
+from nlcore.course.widgets.draw import Pixels
 
 COLOURS = 64
 _SHADES = 32  # levels of red, green and blue that are told apart when colours are counted
