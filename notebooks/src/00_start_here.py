@@ -377,10 +377,10 @@ def redraw(period_ratio, lr_ratio, lr_fastest):
         shown = held[600:920, level]
         line.set_data(range(600, 920), np.clip(shown - shown.mean(), -1, 1) - 1.5 * level)
         for part in range(3):
-            numbers[level][part].set_text(f"{match[level, part]:.2f}")
+            numbers[level][part].set_text(f"{round(match[level, part], 2) + 0:.2f}")  # no -0.00
             numbers[level][part].set_color("white" if abs(match[level, part]) > 0.7 else "black")
     cells.set_data(match)
-    if not np.isfinite(held).all():
+    if not np.abs(held).max() < 20:  # nan, if a level has left all bounds
         return f"Periods {periods}: the levels diverge. Learning rate times period is too large."
     best = [f"{NAMES[k]} {WAVES[match[k].argmax()]} ({match[k].max():.2f})" for k in range(4)]
     return f"Periods {periods}. Each level follows best: {', '.join(best)}."
