@@ -39,6 +39,8 @@ HOUSE: dict[Any, Any] = {
     "figure.dpi": 100,
     "savefig.dpi": 100,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.07,
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 11,
