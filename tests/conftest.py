@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 os.environ["NLCORE_PROGRESS"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,7 +18,7 @@ import torch
 from tests.offline import sitecustomize as offline
 
 # `make test` has blocked the network before Python started; a plain `pytest` does it here.
-guard = sys.modules.get("sitecustomize")
+guard: Any = sys.modules.get("sitecustomize")
 if not hasattr(guard, "attempts"):
     offline.block()
     guard = offline

@@ -104,9 +104,8 @@ def run(part: Part, env: dict[str, str]) -> Outcome:
         )  # fmt: skip
         good, output = result.returncode == 0, result.stdout
     except subprocess.TimeoutExpired as late:
-        said = late.stdout or b""
-        said = said.decode(errors="replace") if isinstance(said, bytes) else said
-        good, output = False, f"{said}\nstopped after {LIMIT_S} s"
+        said = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout
+        good, output = False, f"{said or ''}\nstopped after {LIMIT_S} s"
     (RESULTS / f"{_junit(part.name).stem}.log").write_text(output, encoding="utf-8")
     return Outcome(part, good, time.monotonic() - began, output, *_counts(part, good))
 

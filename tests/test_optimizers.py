@@ -116,6 +116,10 @@ def test_groups_have_their_own_settings() -> None:
     assert_same(ours, theirs)
 
 
+TORCH = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+
+
+@pytest.mark.skipif(TORCH < (2, 6), reason="torch.optim takes named parameters since torch 2.6")
 def test_named_parameters_and_a_late_group_are_accepted() -> None:
     model = net()
     optimizer = Momentum(model[0].named_parameters(), lr=0.1)
