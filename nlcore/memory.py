@@ -19,7 +19,6 @@ Source    Behrouz et al. 2025, Nested Learning, sections 3.1 and 5.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 Scale = float | Tensor
@@ -132,13 +131,3 @@ def _check_fit(M: Tensor, k: Tensor, v: Tensor) -> None:
 
 def _shapes(**tensors: Tensor) -> str:
     return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-
-
-def empty(d_v: int, d_k: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
-    """Return a memory that holds nothing: zeros of shape (d_v, d_k).
-
-    Raises   ValueError if a size is not positive.
-    """
-    if d_v < 1 or d_k < 1:
-        raise ValueError(f"a memory needs at least one row and one column, got d_v = {d_v}, d_k = {d_k}")
-    return torch.zeros(d_v, d_k, dtype=dtype, device=device)

@@ -19,8 +19,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nlcore.levels import Level
-
 PARTS = {"slow": (1600.0, 1.0), "middle": (160.0, 0.7), "fast": (16.0, 0.5)}  # name: steps a wave, height
 
 
@@ -86,11 +84,6 @@ def specialisation(states: np.ndarray, parts: np.ndarray, skip: int = 200) -> np
     lengths = np.linalg.norm(held, axis=0)[:, None] * np.linalg.norm(true, axis=0)[None, :]
     moving = np.isfinite(lengths) & (lengths > 1e-9)
     return np.where(moving, held.T @ true / np.where(moving, lengths, 1.0), 0.0)
-
-
-def as_levels(names: Sequence[str], periods: Sequence[int]) -> list[Level]:
-    """Return the same levels as `nlcore.levels.Level`s, to be ordered and printed."""
-    return [Level(name, period, "one number", numbers=1) for name, period in zip(names, periods, strict=True)]
 
 
 def _check(periods: Sequence[int], lrs: Sequence[float], decays: Sequence[float]) -> None:

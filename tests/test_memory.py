@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nlcore.memory import delta, dgd, empty, hebbian, oja, read
+from nlcore.memory import delta, dgd, hebbian, oja, read
 
 D_V, D_K = 5, 7
 
@@ -108,12 +108,6 @@ def test_writes_can_be_differentiated() -> None:
     M, k, v = draw(7)
     k.requires_grad_()
     assert torch.autograd.gradcheck(lambda key: dgd(M, key, v, lr=0.7, retain=0.9), (k,))
-
-
-def test_empty_holds_nothing() -> None:
-    assert empty(2, 3, dtype=torch.float64).shape == (2, 3) and not empty(2, 3).any()
-    with pytest.raises(ValueError, match="at least one row"):
-        empty(0, 3)
 
 
 @pytest.mark.parametrize("rule", [hebbian, delta, dgd, oja])

@@ -26,7 +26,6 @@ from nlcore.tasks.surfaces import (
     rosenbrock,
     settles_at,
     sgd,
-    steps_to,
 )
 
 SURFACES = [ravine(), ravine(200.0, angle=-1.1), rosenbrock(), rosenbrock(5.0)]
@@ -149,10 +148,9 @@ def test_rules_are_pure() -> None:
 
 def test_when_a_path_arrives_and_stays() -> None:
     path = [(3.0, 0.0), (0.05, 0.0), (-1.0, 0.0), (0.05, 0.0), (0.01, 0.0)]
-    assert steps_to(path, (0.0, 0.0), 0.1) == 1
     assert settles_at(path, (0.0, 0.0), 0.1, stays=2) == 3
     assert settles_at(path, (0.0, 0.0), 0.1, stays=3) is None  # only flew past at the end
-    assert steps_to(path, (9.0, 9.0), 0.1) is None
+    assert settles_at(path, (9.0, 9.0), 0.1) is None
     assert settles_at(path[:3], (0.0, 0.0), 0.1, stays=1) is None
     assert settles_at([(0.0, 0.0)] * 20, (0.0, 0.0), 0.1) == 0
     assert leaves_box(path, (-0.5, 3.5, -1.0, 1.0)) == 2

@@ -54,9 +54,10 @@ class Adam(MemoryOptimizer):
         (beta1, beta2), lr = group["betas"], group["lr"]
         g, keep = self.decay(W, g, group)
         m = hebbian(state["m"], None, g, lr=1 - beta1, retain=beta1, out=state["m"])
-        v = hebbian(state["v"], None, g * g, lr=1 - beta2, retain=beta2, out=state["v"])
+        square = g * g
+        v = hebbian(state["v"], None, square, lr=1 - beta2, retain=beta2, out=state["v"])
         weight1, weight2 = self.total_weights(state["step"], beta1, beta2)
-        scale = self.scale(v / weight2, group["eps"])
+        scale = self.scale(torch.div(v, weight2, out=square), group["eps"])  # square is free to be written over
         hebbian(W, None, torch.div(m, scale, out=scale), lr=-lr / weight1, retain=keep, out=W)
 
     def total_weights(self, step: int, beta1: float, beta2: float) -> tuple[float, float]:

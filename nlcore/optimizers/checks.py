@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -46,7 +47,7 @@ def check_parameter(parameter: Tensor) -> None:
 
 def check_gradient(gradient: Tensor) -> None:
     """Raise ValueError for a sparse gradient."""
-    if gradient.is_sparse:
+    if gradient.layout is not torch.strided:
         raise ValueError(
             "got a sparse gradient, expected a dense one: use nn.Embedding(..., sparse=False) or torch.optim.SparseAdam"
         )

@@ -186,15 +186,6 @@ def descend(surface: Surface, rule: Rule, steps: int, start: Pair | None = None)
     return path + [path[-1]] * (steps + 1 - len(path))
 
 
-def steps_to(path: Sequence[Pair], goal: Pair, distance: float) -> int | None:
-    """Return the first step after which a path is closer than `distance` to `goal`, or None if it never is.
-
-    A fast path may fly past; `settles_at` asks when it has come to stay.
-    """
-    near = (step for step, point in enumerate(path) if math.dist(point, goal) < distance)
-    return next(near, None)
-
-
 def settles_at(path: Sequence[Pair], goal: Pair, distance: float, stays: int = 20) -> int | None:
     """Return the step from which a path stays closer than `distance` to `goal` until its end.
 

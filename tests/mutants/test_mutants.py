@@ -127,8 +127,8 @@ MUTANTS = (
     Mutant(
         "Adam remembers sizes and not squares",
         "optimizers/adam.py",
-        "None, g * g, lr=1 - beta2",
-        "None, g.abs(), lr=1 - beta2",
+        "square = g * g",
+        "square = g.abs()",
         "04.4",
     ),
     Mutant(
