@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nlcore.levels import Level, describe
-from nlcore.optimizers.checks import check_gradient, check_not_negative, check_parameter
+from nlcore.optimizers.checks import check_finite, check_gradient, check_not_negative, check_parameter
 
 Loss = TypeVar("Loss")
 
@@ -19,7 +19,14 @@ class MemoryOptimizer(torch.optim.Optimizer):
 
     A subclass lists its own hyper-parameters in `defaults`, checks them in `check_group`, and writes its memories in
     `update`. It works in any PyTorch loop: parameter groups, closures, `state_dict`, learning-rate schedulers.
+
+    Two class attributes steer it. `refuses_non_finite`: a gradient with NaN or infinity is reported before anything is
+    written (the optimizers that equal `torch.optim` step for step write it, as torch does). `for_all_groups`: names of
+    settings that belong to the whole optimizer; they are kept out of the groups, and so out of `state_dict`.
     """
+
+    refuses_non_finite = False
+    for_all_groups: tuple[str, ...] = ()
 
     def update(self, W: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Write one gradient `g` into the memories of one weight tensor `W` (same shape), in place."""
@@ -36,6 +43,11 @@ class MemoryOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with its own hyper-parameters; nothing is added if one of them is wrong."""
+        misplaced = sorted(set(self.for_all_groups) & set(param_group))
+        if misplaced:
+            raise ValueError(
+                f"{misplaced[0]} is a setting of the whole optimizer, not of a group: pass it beside params"
+            )
         checked = self.check_group({**self.defaults, **param_group})
         parameters = checked["params"]
         checked["params"] = [parameters] if isinstance(parameters, Tensor) else list(parameters)
@@ -44,6 +56,8 @@ class MemoryOptimizer(torch.optim.Optimizer):
             if isinstance(tensor, Tensor):
                 check_parameter(tensor)
         super().add_param_group(checked)
+        for name in self.for_all_groups:
+            del self.param_groups[-1][name]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Loss] | None = None) -> Loss | None:  # type: ignore[override]
@@ -51,21 +65,31 @@ class MemoryOptimizer(torch.optim.Optimizer):
 
         Args     closure: computes the loss and its gradients anew, as in `torch.optim`.
         Returns  what the closure returned, or None.
-        Raises   ValueError for a sparse gradient, or a learning rate that a scheduler made negative or NaN.
+        Raises   ValueError for a sparse gradient, or a learning rate that a scheduler made negative or NaN;
+                 FloatingPointError for a gradient that is not finite, where the optimizer refuses those. Nothing has
+                 been written then.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        writes = []
         for group in self.param_groups:
             if not group["lr"] >= 0.0:
                 check_not_negative("lr", group["lr"])
             for W in group["params"]:
-                g = W.grad
-                if g is not None:
-                    check_gradient(g)
-                    self.update(W, g, self.state[W], group)
+                if W.grad is not None:
+                    self.check_write(W, W.grad)
+                    writes.append((W, group))
+        for W, group in writes:
+            self.update(W, W.grad, self.state[W], group)
         return loss
+
+    def check_write(self, W: Tensor, g: Tensor) -> None:
+        """Raise an error if the gradient `g` of the weights `W` cannot be written; called before anything is."""
+        check_gradient(g)
+        if self.refuses_non_finite:
+            check_finite(g)
 
     def numbers(self) -> int:
         """Return how many weights the optimizer moves."""
@@ -74,10 +98,15 @@ class MemoryOptimizer(torch.optim.Optimizer):
     def _weights(self) -> Iterable[Tensor]:
         return (cast(Tensor, W) for group in self.param_groups for W in group["params"])
 
+    def without_effect(self, group: dict[str, Any]) -> set[str]:
+        """Return the names of the settings that change nothing for this group; they are not printed."""
+        return set()
+
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__}: {describe(self.levels())}"]
         for index, group in enumerate(self.param_groups):
-            settings = ", ".join(f"{name}={value}" for name, value in group.items() if name not in _NOT_SHOWN)
+            shown = [name for name in group if name not in _NOT_SHOWN and name not in self.without_effect(group)]
+            settings = ", ".join(f"{name}={group[name]}" for name in shown)
             lines.append(f"  group {index}: {settings}")
         return "\n".join(lines)
 

@@ -53,6 +53,34 @@ def check_gradient(gradient: Tensor) -> None:
         )
 
 
+def check_finite(gradient: Tensor) -> None:
+    """Raise FloatingPointError if the gradient holds NaN or infinity, which would stay in a memory for ever."""
+    if not math.isfinite(gradient.sum()) and not gradient.isfinite().all():  # the sum is cheap and keeps NaN
+        bad = int(gradient.numel() - gradient.isfinite().sum())
+        raise FloatingPointError(
+            f"{bad} of {gradient.numel()} numbers of a gradient of shape {tuple(gradient.shape)} are NaN or infinite; "
+            "nothing was written. Try a smaller learning rate, or clip the gradients"
+        )
+
+
+def check_count(name: str, value: Any) -> int:
+    """Return `value` if it is a whole number of at least 1.
+
+    Raises   TypeError if it is no whole number; ValueError if it is below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {type(value).__name__}: {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
 _USUAL = {"lr": 0.001, "weight_decay": 0.0, "eps": 1e-8}
 
 

@@ -8,10 +8,13 @@ The same idea is written in three ways; `convention` names them.
 
 With a constant step size eta all three move the weights alike. When eta changes they differ: in "torch" the new eta
 rescales the whole memory, in the other two only what is written from now on.
+
+What is written need not be g: a preconditioner P writes P g, a more expressive value (Eq. 46-47).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +27,7 @@ from nlcore.optimizers.base import MemoryOptimizer, with_l2
 from nlcore.optimizers.checks import check_beta
 
 CONVENTIONS = ("torch", "step", "gradient")
+Preconditioner = Callable[[Tensor], Tensor]
 
 
 def rates(convention: str, lr: float) -> tuple[float, float]:
@@ -33,15 +37,31 @@ def rates(convention: str, lr: float) -> tuple[float, float]:
     return (-lr, 1.0) if convention == "step" else (lr, -1.0)
 
 
+def precondition(preconditioner: Preconditioner | None, g: Tensor) -> Tensor:
+    """Return P g, or g without a preconditioner.
+
+    Raises   ValueError if P g has another shape than g.
+    """
+    written = g if preconditioner is None else preconditioner(g)
+    if written.shape != g.shape:
+        raise ValueError(
+            f"the preconditioner turned shape {tuple(g.shape)} into {tuple(written.shape)}; keep the shape"
+        )
+    return written
+
+
 class Momentum(MemoryOptimizer):
     """Gradient descent with a memory of past gradients; "torch" equals `torch.optim.SGD(momentum=beta)`.
 
     Args     params: parameters or groups of them. lr: step size eta >= 0. beta: part of the memory kept at each step,
              in [0, 1); "gradient" also takes 1, the paper's memory that never forgets. weight_decay: L2 penalty, >= 0.
-             convention: "torch", "step" or "gradient", see above.
+             convention: "torch", "step" or "gradient", see above. preconditioner: g -> P g, what is written for a
+             gradient; one for all groups, not saved in `state_dict`; None writes g.
     Raises   ValueError for a value outside its range or an unknown convention; TypeError for one that is no number.
-    Source   Behrouz et al. 2025, Eq. 10-13 and 32-34.
+    Source   Behrouz et al. 2025, Eq. 10-13, 32-34 and 46-47.
     """
+
+    for_all_groups = ("preconditioner",)
 
     def __init__(
         self,
@@ -50,8 +70,10 @@ class Momentum(MemoryOptimizer):
         beta: float = 0.9,
         weight_decay: float = 0.0,
         convention: str = "torch",
+        preconditioner: Preconditioner | None = None,
     ) -> None:
-        super().__init__(params, {"lr": lr, "beta": beta, "weight_decay": weight_decay, "convention": convention})
+        own = {"beta": beta, "convention": convention, "preconditioner": preconditioner}
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **own})
 
     def check_group(self, group: dict[str, Any]) -> dict[str, Any]:
         """Check lr, weight_decay, beta and convention."""
@@ -66,7 +88,7 @@ class Momentum(MemoryOptimizer):
         if "m" not in state:
             state["m"] = torch.zeros_like(W)
         write, move = rates(group["convention"], group["lr"])
-        g = with_l2(g, W, group["weight_decay"])
+        g = precondition(self.defaults["preconditioner"], with_l2(g, W, group["weight_decay"]))
         m = hebbian(state["m"], None, g, lr=write, retain=group["beta"], out=state["m"])
         hebbian(W, None, m, lr=move, out=W)
 
