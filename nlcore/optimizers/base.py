@@ -79,13 +79,13 @@ class MemoryOptimizer(torch.optim.Optimizer):
                 check_not_negative("lr", group["lr"])
             for W in group["params"]:
                 if W.grad is not None:
-                    self.check_write(W, W.grad)
+                    self.check_write(W, W.grad, group)
                     writes.append((W, group))
         for W, group in writes:
             self.update(W, W.grad, self.state[W], group)
         return loss
 
-    def check_write(self, W: Tensor, g: Tensor) -> None:
+    def check_write(self, W: Tensor, g: Tensor, group: dict[str, Any]) -> None:
         """Raise an error if the gradient `g` of the weights `W` cannot be written; called before anything is."""
         check_gradient(g)
         if self.refuses_non_finite:

@@ -104,10 +104,10 @@ class DGD(MemoryOptimizer):
         self._forget()
         return loss
 
-    def check_write(self, W: Tensor, g: Tensor) -> None:
+    def check_write(self, W: Tensor, g: Tensor, group: dict[str, Any]) -> None:
         """Raise RuntimeError if the layer of `W` is watched, or should be, and no input was seen."""
-        super().check_write(W, g)
-        if self._objective(W) == "dot":
+        super().check_write(W, g, group)
+        if group["objective"] == "dot":
             return
         watched = getattr(self, "_watched", {})
         if not watched or watched.get(id(W)) == []:
@@ -121,9 +121,6 @@ class DGD(MemoryOptimizer):
         hebbian(W, None, with_l2(g, W, group["weight_decay"]), lr=-group["lr"], out=W)
         if group["objective"] == "squared" and id(W) in self._watched:
             erase_(W, torch.cat(self._watched[id(W)]), group["lr"])
-
-    def _objective(self, W: Tensor) -> str:
-        return next(group["objective"] for group in self.param_groups if any(W is p for p in group["params"]))
 
     def _forget(self) -> None:
         for rows in getattr(self, "_watched", {}).values():

@@ -114,7 +114,7 @@ def adjusted(lr: float, how: str | None, W: Tensor) -> float:
     """Return the step size for a matrix of this shape.
 
     Args     lr: step size. how: "original": lr sqrt(max(1, m / n)); "match_rms_adamw": 0.2 lr sqrt(max(m, n)), so that
-             one entry moves about as far as with AdamW; None: lr. W: (..., m, n).
+             one entry moves about as far as with AdamW; without a name, lr. W: (..., m, n).
     Source   Jordan et al. 2024; Liu et al. 2025, Muon is scalable for LLM training.
     """
     m, n = W.shape[-2:]

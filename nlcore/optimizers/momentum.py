@@ -72,8 +72,8 @@ class Momentum(MemoryOptimizer):
         convention: str = "torch",
         preconditioner: Preconditioner | None = None,
     ) -> None:
-        own = {"beta": beta, "convention": convention, "preconditioner": preconditioner}
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **own})
+        own = {"lr": lr, "beta": beta, "weight_decay": weight_decay, "convention": convention}
+        super().__init__(params, {**own, "preconditioner": preconditioner})
 
     def check_group(self, group: dict[str, Any]) -> dict[str, Any]:
         """Check lr, weight_decay, beta and convention."""
@@ -88,8 +88,9 @@ class Momentum(MemoryOptimizer):
         if "m" not in state:
             state["m"] = torch.zeros_like(W)
         write, move = rates(group["convention"], group["lr"])
-        g = precondition(self.defaults["preconditioner"], with_l2(g, W, group["weight_decay"]))
-        m = hebbian(state["m"], None, g, lr=write, retain=group["beta"], out=state["m"])
+        g = with_l2(g, W, group["weight_decay"])
+        value = precondition(self.defaults["preconditioner"], g)  # g itself, without a preconditioner
+        m = hebbian(state["m"], None, value, lr=write, retain=group["beta"], out=state["m"])
         hebbian(W, None, m, lr=move, out=W)
 
     def levels(self) -> list[Level]:

@@ -51,7 +51,7 @@ def newton_schulz(
     Args     M: (..., m, n), any number of matrices. steps: how often the polynomial is applied, >= 1.
              method: "quintic", "cubic" or (a, b, c). dtype: of the computation; None is float32, or float64 for float64
              (torch.optim.Muon computes in bfloat16). eps: lower bound of the norm by which M is divided first.
-    Returns  shape of M, in `dtype`. A zero matrix stays zero.
+    Returns  shape of M, in `dtype`, without a gradient. A zero matrix stays zero.
     Raises   ValueError for less than two axes, or bad steps, method or eps.
     Source   Eq. 42-44.
     """
@@ -62,18 +62,24 @@ def newton_schulz(
     if dtype is None:
         dtype = torch.promote_types(M.dtype, torch.float32)
     tall = M.shape[-2] > M.shape[-1]
-    X = (M.mT if tall else M).to(dtype)
+    X = (M.mT if tall else M).detach().to(dtype)
     X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=check_not_negative("eps", eps))  # every singular value <= 1
-    for _ in range(steps):
-        gram = X @ X.mT
-        X = _multiply_add(X, _multiply_add(gram, gram, gram, b, c), X, a) if c else _multiply_add(X, gram, X, a, b)
+    shape = X.shape
+    X = _iterate(X.contiguous() if M.ndim == 2 else X.reshape(-1, *shape[-2:]), steps, a, b, c).reshape(shape)
     return X.mT if tall else X
 
 
-def _multiply_add(add: Tensor, A: Tensor, B: Tensor, beta: float, alpha: float = 1.0) -> Tensor:
-    """Return beta add + alpha A B in one call."""
-    if add.ndim == 2:
-        return torch.addmm(add, A, B, beta=beta, alpha=alpha)
-    if add.ndim == 3:
-        return torch.baddbmm(add, A, B, beta=beta, alpha=alpha)
-    return beta * add + alpha * (A @ B)
+def _iterate(X: Tensor, steps: int, a: float, b: float, c: float) -> Tensor:
+    """Apply the polynomial `steps` times to X, (m, n) or (stack, m, n). Four buffers are used again and again."""
+    multiply_add = torch.addmm if X.ndim == 2 else torch.baddbmm  # beta add + alpha A B, in one call
+    gram = X.new_empty(*X.shape[:-1], X.shape[-2])
+    polynomial, after = torch.empty_like(gram), torch.empty_like(X)
+    for _ in range(steps):
+        torch.matmul(X, X.mT, out=gram)
+        if c:
+            multiply_add(gram, gram, gram, beta=b, alpha=c, out=polynomial)
+            multiply_add(X, polynomial, X, beta=a, out=after)
+        else:
+            multiply_add(X, gram, X, beta=a, alpha=b, out=after)
+        X, after = after, X
+    return X
