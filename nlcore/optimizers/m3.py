@@ -83,7 +83,9 @@ class M3(MatrixOptimizer):
         check_count("period", group["period"])
         check_not_negative("alpha", group["alpha"])
         betas = group["betas"]
-        if group["use_muon"] is not False:
+        if group["use_muon"] is False:  # left to AdamW, which takes the first two
+            betas = betas[:2] if isinstance(betas, Sequence) else betas
+        else:
             if not isinstance(betas, Sequence) or isinstance(betas, str) or len(betas) != 3:
                 raise TypeError(f"betas must be three numbers (beta1, beta2, beta3), got {betas!r}")
             betas = tuple(

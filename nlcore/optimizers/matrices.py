@@ -47,7 +47,7 @@ class MatrixOptimizer(AdamW):
         parameters = [given] if isinstance(given, Tensor) else list(given)
         matrix = [self._is_matrix(parameter, settings["stacked"]) for parameter in parameters]
         if settings["use_muon"] is True and not all(matrix):
-            shape = next(_shape(p) for p, fits in zip(parameters, matrix, strict=True) if not fits)
+            shape = next(tuple(_shape(p)) for p, fits in zip(parameters, matrix, strict=True) if not fits)
             raise ValueError(
                 f"use_muon=True expects matrices, got a parameter of shape {shape}: leave use_muon out, or reshape it"
             )

@@ -1,14 +1,14 @@
-"""Muon and M3 against torch.optim.Muon and published M3s, in one run: python tests/benchmarks/bench_matrix_optimizers.py
+"""Muon and M3 against torch.optim.Muon and published M3s: python tests/benchmarks/bench_matrix_optimizers.py
 
 Three networks, matrices only, gradients already there, one CPU thread: the course's 64-64-10, the feed-forward block
 of a Transformer of width 128, and an MLP of about 100,000 parameters. All optimizers take turns in each round; figures
 are medians over rounds of process CPU time. A round is a whole number of slow periods, so M3's slow memory is paid for.
 
-torch.optim.Muon computes in bfloat16. How fast that is depends on the CPU, so where the CPU has bfloat16 instructions the
-races are run a second time without them, as on the many CPUs that have none (Colab's among them).
+torch.optim.Muon computes in bfloat16. How fast that is depends on the CPU, so where the CPU has bfloat16 instructions
+the races are run a second time without them, as on the many CPUs that have none.
 
-Published M3s are optional: nested-learning is used if it is installed (pip install --no-deps nested-learning), any other
-file is raced with --peer FILE:CLASS. Each meets our M3 at its own settings of Newton-Schulz and period.
+Published M3s are optional: nested-learning is used if it is installed (pip install --no-deps nested-learning), any
+other file is raced with --peer FILE:CLASS. Each meets our M3 at its own settings of Newton-Schulz and period.
 Exit status 1 if a bar is missed: Muon 1.5x faster than torch's, M3 at most 1.6x our Muon and 2x faster than any peer.
 """
 
@@ -91,7 +91,7 @@ def contestants(widths: tuple[int, ...], published: dict[str, type[Optimizer]]) 
 
 def report(net: str, medians: dict[str, float], published: dict[str, type[Optimizer]]) -> int:
     """Print the figures and the bars of one network; return how many bars are missed."""
-    print(f"\n{net}: " + ", ".join(f"{name} {value:.0f}" for name, value in medians.items()) + "  (microseconds a step)")
+    print(f"\n{net}, microseconds a step: " + ", ".join(f"{name} {value:.0f}" for name, value in medians.items()))
     bars = [
         ("torch's Muon / our Muon", medians["torch Muon"] / medians["Muon"], ">=", 1.5),
         ("torch's Muon / our Muon in bfloat16", medians["torch Muon"] / medians["Muon bfloat16"], "", 0.0),
