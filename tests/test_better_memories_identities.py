@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nlcore.memory import dgd, hebbian
+from nlcore.memory import delta, dgd, hebbian
 from nlcore.optimizers import M3, DeepMomentum, DeltaMomentum, Momentum, MultiscaleMomentum, Muon, newton_schulz
 
 F64 = torch.float64
@@ -209,3 +209,31 @@ def test_the_exact_correction_of_dgd_is_the_delta_rule_with_its_own_step() -> No
     eta = 0.7
     step = eta / (1 + eta * k.square().sum())
     torch.testing.assert_close(dgd(M, k, v, lr=eta), hebbian(M, k, v - M @ k, lr=step), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize(("retain", "lr"), [(1.0, 0.3), (0.9, 0.4), (0.95, 0.2)])
+def test_one_pair_written_again_and_again_settles_where_the_algebra_says(retain: float, lr: float) -> None:
+    """(92) with its sign corrected, (93), and (92) as printed, for a linear memory and a key of length one."""
+    k, v = numbers(4), numbers(3, seed=1)
+    k = k / k.norm()
+    dot, squared, printed = (torch.zeros(3, 4, dtype=F64) for _ in range(3))
+    for _ in range(400):
+        dot = delta(dot, k, v, lr=lr, retain=retain)
+        squared = delta(squared, k, v - squared @ k, lr=lr, retain=retain)  # the answer is taken out twice
+        printed = delta(printed, k, -v, lr=lr, retain=retain)
+    torch.testing.assert_close(dot @ k, lr / (1 - retain + lr) * v, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(squared @ k, lr / (1 - retain + 2 * lr) * v, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(printed, -dot, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("lr", "settles"), [(0.94, True), (0.96, False)])
+def test_the_squared_memory_is_stable_only_for_steps_below_its_bound(lr: float, settles: bool) -> None:
+    """|alpha - 2 eta| < 1 is the bound of (93); across the key the memory only fades by alpha."""
+    k, v, retain = numbers(4), numbers(3, seed=1), 0.9
+    k, across = k / k.norm(), torch.linalg.svd(k[None] / k.norm()).Vh[1]
+    M = numbers(3, 4, seed=2)
+    for step in range(1, 501):
+        M = delta(M, k, v - M @ k, lr=lr, retain=retain)
+        if step == 20:
+            torch.testing.assert_close(M @ across, retain**20 * numbers(3, 4, seed=2) @ across, rtol=1e-9, atol=1e-12)
+    assert (abs(retain - 2 * lr) < 1) == settles == bool((M @ k).norm() < 10)

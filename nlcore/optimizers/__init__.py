@@ -1,9 +1,9 @@
 """Memories of gradients. Each is a `torch.optim.Optimizer` built on the write rules of `nlcore.memory`.
 
 Read them in this order: `sgd` (one memory, the weights), `momentum` (a second memory, of past gradients), `adam`
-(a third, of their squares); then the better memories: `delta_momentum` (a memory that corrects itself), `orthogonal`
-and `muon` (one that is read with every direction alike), `multiscale` (a slow memory beside the fast one), `m3` (both),
-`deep_momentum` (a network as memory) and `dgd` (weights that correct themselves).
+(a third, of their squares); then the better memories: `delta_momentum` (a memory that corrects itself), `orthogonal`,
+`minimax` and `muon` (one that is read with every direction alike), `multiscale` (a slow memory beside the fast one),
+`m3` (both), `deep_momentum` (a network as memory) and `dgd` (weights that correct themselves).
 """
 
 from nlcore.optimizers.adam import Adam, AdamW

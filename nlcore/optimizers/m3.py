@@ -113,9 +113,10 @@ class M3(MatrixOptimizer):
         )
         move = self.orthogonal(M1, group).to(W.dtype).add_(state["O2"], alpha=alpha)
         if group["second_moment"]:
-            write, retain, weight = (beta2, 1.0, 1.0) if literal else (1 - beta2, beta2, 1 - beta2 ** state["step"])
+            write, retain = (beta2, 1.0) if literal else (1 - beta2, beta2)
             V = hebbian(state["V"], None, g * g, lr=write, retain=retain, out=state["V"])
-            move.div_(torch.div(V, weight).sqrt_().add_(group["eps"]))
+            root = V.sqrt() if literal else torch.div(V, 1 - beta2 ** state["step"]).sqrt_()
+            move.div_(root.add_(group["eps"]))
         keep = 1 - group["lr"] * group["weight_decay"]
         hebbian(W, None, move, lr=-adjusted(group["lr"], group["adjust_lr"], W), retain=keep, out=W)
 

@@ -30,8 +30,7 @@ class MatrixOptimizer(AdamW):
 
     def check_group(self, group: dict[str, Any]) -> dict[str, Any]:
         """Check what all matrix optimizers share: Newton-Schulz, the adjustment of lr, and who is a matrix."""
-        check_count("ns_steps", group["ns_steps"])
-        coefficients(group["ns_method"])
+        coefficients(group["ns_method"], check_count("ns_steps", group["ns_steps"]))
         if group["ns_dtype"] is not None and not getattr(group["ns_dtype"], "is_floating_point", False):
             raise TypeError(f"ns_dtype must be a floating-point torch.dtype or None, got {group['ns_dtype']!r}")
         check_choice("adjust_lr", group["adjust_lr"], ADJUSTMENTS)
