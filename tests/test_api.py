@@ -106,6 +106,8 @@ ORDER = [
     "tasks",
     "training",
     "stacked",
+    "sweeps",
+    "contest",
     "metrics",
     "course",
 ]

@@ -15,6 +15,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from nlcore.optimizers.checks import check_beta, check_not_negative
 
@@ -96,6 +99,29 @@ def rosenbrock(b: float = 20.0) -> Surface:
         return -2.0 * (1.0 - x) - 4.0 * b * x * wall, 2.0 * b * wall
 
     return Surface(f"Rosenbrock, b = {b:g}", value, gradient, (-1.2, 1.0), (-1.8, 1.8, -0.7, 2.0), lowest=(1.0, 1.0))
+
+
+def bent_valley(wall: float = 8.0, bend: float = 0.6, bends: float = 6.0) -> Surface:
+    """Return x^2 + wall (x - y + bend sin(bends x))^2: a valley that winds down to the origin.
+
+    The function of the paper's Figure 4; it gives no constants, so those here are ours.
+
+    Args     wall: steepness of the walls, > 0. bend: how far the valley swings to the sides. bends: how often.
+    Raises   ValueError for a wall that is not positive and finite, or other numbers that are not finite.
+    Source   Behrouz et al. 2025, Eq. 53, with r = x and theta = y; start (-3.5, 2).
+    """
+    if not (wall > 0 and math.isfinite(wall) and math.isfinite(bend) and math.isfinite(bends)):
+        raise ValueError(f"bent_valley expects wall > 0 and finite numbers, got {wall}, {bend} and {bends}")
+
+    def off(x: Any, y: Any) -> Any:
+        return x - y + bend * np.sin(bends * x)
+
+    def gradient(x: Any, y: Any) -> Any:
+        up = 2 * wall * off(x, y)
+        return 2 * x + up * (1 + bend * bends * np.cos(bends * x)), -up
+
+    box = (-4.5, 1.5, -5.0, 3.0)
+    return Surface("bent valley", lambda x, y: x**2 + wall * off(x, y) ** 2, gradient, (-3.5, 2.0), box)
 
 
 def sgd(lr: float) -> Rule:
