@@ -25,6 +25,7 @@ SNAPSHOT = {
         "M3",
         "DGD",
         "MultiscaleMomentum",
+        "PeriodicOptimizer",
         "newton_schulz",
     },
     "nlcore.cms": {"ContinuumMemory", "LevelState", "StreamState", "squared_error"},
