@@ -8,7 +8,7 @@ Symbols   B items in a batch, n tokens read at once, P numbers in all weights of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,14 @@ def mlp(
 ) -> nn.Sequential:
     """Return a network of two layers with a GELU between them, dim -> hidden -> dim, with torch's usual start.
 
+    The GELU is the one made from tanh: for a few tokens at a time the exact one takes many times longer in float32.
+
     Args     dim, hidden: widths, at least 1. norm: normalise each token first (layer norm without weights).
              dtype, device: of the weights.
     """
     first = [nn.LayerNorm(dim, elementwise_affine=False)] if norm else []
     layers = nn.Linear(dim, hidden, dtype=dtype, device=device), nn.Linear(hidden, dim, dtype=dtype, device=device)
-    return nn.Sequential(*first, layers[0], nn.GELU(), layers[1])
+    return nn.Sequential(*first, layers[0], nn.GELU(approximate="tanh"), layers[1])
 
 
 def row_of_weights(block: nn.Module) -> Tensor:
@@ -53,24 +55,25 @@ def read_block(block: nn.Module, rows: Tensor, x: Tensor) -> Tensor:
              `row_of_weights`. x: (B, n, d).
     Returns  (B, n, d').
     """
-    named = list(block.named_parameters())
-    parts = rows.split([weight.numel() for _, weight in named], dim=-1)
-    own = {name: part.reshape(-1, *weight.shape) for (name, weight), part in zip(named, parts, strict=True)}
+    weights = list(block.parameters())
+    parts = rows.split([weight.numel() for weight in weights], dim=-1)
+    own = (part.reshape(-1, *weight.shape) for part, weight in zip(parts, weights, strict=True))
     return _run(block, own, x)
 
 
-def _run(module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Run a chain of layers by batched products; anything else with weights goes through `vmap`, slower but general."""
+def _run(module: nn.Module, weights: Iterator[Tensor], x: Tensor) -> Tensor:
+    """Run a chain of layers by batched products; anything else with weights goes through `vmap`, slower but general.
+
+    Every layer takes its weights (B, ...) from the iterator, in the order of `module.parameters()`.
+    """
     if type(module) is nn.Sequential:
-        for name, child in module._modules.items():
-            prefix = f"{name}."
-            own = {key[len(prefix) :]: weight for key, weight in weights.items() if key.startswith(prefix)}
-            x = _run(child, own, x) if child is not None else x
+        for layer in module:
+            x = _run(layer, weights, x)
         return x
     if type(module) is nn.Linear:
-        if module.bias is None:
-            return x @ weights["weight"].mT
-        return torch.baddbmm(weights["bias"].unsqueeze(1), x, weights["weight"].mT)
-    if not weights:
+        matrix = next(weights).mT  # (B, in, out)
+        return x @ matrix if module.bias is None else torch.baddbmm(next(weights).unsqueeze(1), x, matrix)
+    if next(module.parameters(), None) is None:
         return module(x)
-    return vmap(lambda own, item: functional_call(module, own, (item,)))(dict(weights), x)
+    own = {name: next(weights) for name, _ in module.named_parameters()}
+    return vmap(lambda one, item: functional_call(module, one, (item,)))(own, x)

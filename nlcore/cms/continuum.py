@@ -84,15 +84,15 @@ class ContinuumMemory(nn.Module):
         if len(blocks) != len(self.periods):
             raise ValueError(f"expected one block a period, {len(self.periods)}; got {len(blocks)}")
         self.blocks = nn.ModuleList(blocks)
-        like = row_of_weights(self.blocks[0]).detach()
-        self._keep("log_lrs", torch.tensor(settings.lrs, dtype=torch.float64).log().to(like), learn_lrs)
-        self._keep("decay_logits", torch.tensor(settings.decays, dtype=torch.float64).logit().to(like), learn_decays)
+        like = [row_of_weights(block) for block in blocks][0].detach()
+        self._keep("log_lrs", _like(like, settings.lrs).log(), learn_lrs)
+        self._keep("decay_logits", _like(like, settings.decays).logit(), learn_decays)
         if variant == "independent":
-            self.mixture_logits = nn.Parameter(torch.zeros(len(self.blocks), dtype=like.dtype, device=like.device))
+            self.mixture_logits = nn.Parameter(_like(like, [0.0] * len(blocks)))
 
     def _keep(self, name: str, values: Tensor, learned: bool) -> None:
         if learned and not values.isfinite().all():
-            raise ValueError(f"a learned {name.split('_')[1 - name.startswith('decay')]} must start above 0")
+            raise ValueError(f"{_SETTING[name]} that are learned must start above 0; try 0.01")
         if learned:
             setattr(self, name, nn.Parameter(values))
         else:
@@ -140,7 +140,7 @@ class ContinuumMemory(nn.Module):
 
     def start_stream(self, batch_size: int) -> StreamState:
         """Return the state of `batch_size` streams that have not begun."""
-        return new_stream(self.rules().starts, batch_size)
+        return new_stream(self.rules().starts, check_count("batch_size", batch_size))
 
     def rules(self) -> Rules:
         """Return how this system reads and learns, for the functions in `nlcore.cms.learning`."""
@@ -160,7 +160,8 @@ class ContinuumMemory(nn.Module):
         Returns  y: (B, T, dim); the state, in which chunks that are not full yet wait for their next tokens.
         Raises   ValueError for shapes that do not fit; TypeError for another dtype than that of the weights.
         """
-        rules, state = self.rules(), self._checked(x, state)
+        rules = self.rules()
+        state = self._checked(x, state, rules)
         if target.shape[:2] != x.shape[:2]:
             raise ValueError(f"expected a target for each token, ({x.shape[0]}, {x.shape[1]}, ...); got {target.shape}")
         if torch.is_inference_mode_enabled():
@@ -171,9 +172,9 @@ class ContinuumMemory(nn.Module):
 
     def read(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         """Answer tokens from what was learned so far, and learn nothing: (B, T, dim) -> (B, T, dim)."""
-        state = self._checked(x, state)
-        starts = self.rules().starts
-        return self._answer([start + level.learned for start, level in zip(starts, state.levels, strict=True)], x)
+        rules = self.rules()
+        levels = self._checked(x, state, rules).levels
+        return self._answer([start + level.learned for start, level in zip(rules.starts, levels, strict=True)], x)
 
     def flush(self, state: StreamState) -> StreamState:
         """Let every level take its step now with the part of a chunk it has; new chunks begin with the next token."""
@@ -190,12 +191,12 @@ class ContinuumMemory(nn.Module):
             x = x if self.variant == "independent" else answers[-1]
         return torch.stack(answers, -1) @ self.mixture if self.variant == "independent" else x
 
-    def _checked(self, x: Tensor, state: StreamState | None) -> StreamState:
+    def _checked(self, x: Tensor, state: StreamState | None, rules: Rules) -> StreamState:
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"expected x of shape (B, T, {self.dim}), batch first; got {tuple(x.shape)}")
         if x.dtype != self.log_lrs.dtype:
             raise TypeError(f"x is {x.dtype} but the weights are {self.log_lrs.dtype}: convert one with .to(dtype)")
-        fresh = self.start_stream(len(x))
+        fresh = new_stream(rules.starts, len(x))
         if state is None:
             return fresh
         found, expected = ([tuple(o.learned.shape) for o in s.levels] for s in (state, fresh))
@@ -217,3 +218,10 @@ class ContinuumMemory(nn.Module):
     def extra_repr(self) -> str:
         """Return the variant and the nest of levels, for `print`."""
         return f"{self.variant}, {describe(self.levels())}"
+
+
+_SETTING = {"log_lrs": "lrs", "decay_logits": "decays"}
+
+
+def _like(row: Tensor, values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=row.dtype, device=row.device)

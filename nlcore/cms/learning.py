@@ -97,7 +97,10 @@ def chunk_loop(
 
 
 def flush(rules: Rules, state: StreamState) -> StreamState:
-    """Apply the open chunk of every level, however short, and let a new chunk begin with the next token."""
+    """Apply the open chunk of every level, however short, and let a new chunk begin with the next token.
+
+    It counts as an update, so a nested level may reach the end of its context by it.
+    """
     levels = enumerate(state.levels)
     return StreamState(tuple(_end_chunk(rules, index, level) if level.tokens else level for index, level in levels))
 
