@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,12 +117,14 @@ def _read_and_grade(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Read tokens; return the answers and, for each level that learns, the gradient summed over these tokens."""
     wanted = torch.is_grad_enabled()  # does the caller differentiate? then the graph of the answers must live on
+    learns = [math.isfinite(period) for period in rules.periods]
     with torch.enable_grad():
         if not wanted:
-            weights, x = [row.detach() for row in weights], x.detach()
-        # A view of its own for these tokens: a gradient must not reach the weights by way of earlier updates.
-        weights = [(row if row.requires_grad else row.requires_grad_()).view_as(row) for row in weights]
-        learning = [row for row, period in zip(weights, rules.periods, strict=True) if math.isfinite(period)]
+            weights, x, target = [row.detach() for row in weights], x.detach(), target.detach()
+        pairs = zip(weights, learns, strict=True)
+        weights = [row.requires_grad_() if learn and not row.requires_grad else row for row, learn in pairs]
+        *weights, x, target = _as_one_node(*weights, x, target)
+        learning = [row for row, learn in zip(weights, learns, strict=True) if learn]
         y = rules.read(weights, x)
         losses = loss(y, target)
         _check_losses(losses, y)
@@ -130,8 +133,36 @@ def _read_and_grade(
         if learning:
             found = torch.autograd.grad(losses.sum(), learning, create_graph=second, retain_graph=wanted)
     left = iter(found)
-    gradients = [next(left) if math.isfinite(period) else None for period in rules.periods]
+    gradients = [next(left) if learn else None for learn in learns]
     return y if wanted else y.detach(), gradients
+
+
+class _Same(torch.autograd.Function):
+    """The identity on several tensors at once."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return gradients
+
+
+def _as_one_node(*tensors: Tensor) -> list[Tensor]:
+    """Return the same tensors, all that have a history behind one node of the graph, which is new.
+
+    The gradient is taken with respect to these. So it does not reach the weights by way of earlier updates, as it must
+    not; and the search for what it needs ends at the node. With the tensors themselves that search would go on into the
+    history of the whole stream, at every update, and the time would grow with the square of T.
+    """
+    known = list(tensors)
+    places = [place for place, tensor in enumerate(known) if tensor.requires_grad]
+    if places:
+        for place, same in zip(places, _Same.apply(*(known[place] for place in places)), strict=True):
+            known[place] = same
+    return known
 
 
 def _after(rules: Rules, state: StreamState, gradients: Sequence[Tensor | None], tokens: int) -> StreamState:
