@@ -403,7 +403,9 @@ def test_trained_networks_are_recovered_exactly_at_learning_rate_zero(residual: 
 def test_the_first_update_of_trained_networks_is_that_of_sgd_and_leaves_the_originals_alone() -> None:
     mlps, (x, target) = trained(), stream(4)
     kept = copy.deepcopy(mlps)
-    _, state = ContinuumMemory.from_mlps(mlps, (4, 4, 4), lrs=0.1)(x, target)
+    model = ContinuumMemory.from_mlps(mlps, (4, 4, 4), lrs=0.1)
+    _, state = model(x, target)
+    assert not {id(w) for w in model.parameters()} & {id(w) for block in mlps for w in block.parameters()}
     h = x[0]
     for block in mlps:
         h = h + block(h)
