@@ -298,6 +298,8 @@ def test_without_learning_rates_it_is_the_plain_chain(chunk_size: int | None) ->
     torch.testing.assert_close(run(model, chunk_size, x, target)[0], h, rtol=0, atol=1e-14)
     frozen = memory((math.inf, math.inf), lrs=1.0, blocks=model.blocks)
     torch.testing.assert_close(run(frozen, chunk_size, x, target)[0], h, rtol=0, atol=1e-14)
+    with torch.no_grad():
+        torch.testing.assert_close(frozen(x, target)[0], h, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(

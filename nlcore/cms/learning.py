@@ -127,7 +127,7 @@ def _read_and_grade(
         learning = [row for row, learn in zip(weights, learns, strict=True) if learn]
         y = rules.read(weights, x)
         losses = loss(y, target)
-        _check_losses(losses, y)
+        _check_losses(losses, y, any(learns))
         second = wanted and rules.second_order
         found: tuple[Tensor, ...] = ()
         if learning:
@@ -191,12 +191,12 @@ def _joined(outputs: Sequence[Tensor], x: Tensor) -> Tensor:
     return torch.cat(list(outputs), dim=1) if outputs else x
 
 
-def _check_losses(losses: Tensor, y: Tensor) -> None:
+def _check_losses(losses: Tensor, y: Tensor, learned_from: bool) -> None:
     if not isinstance(losses, Tensor) or losses.shape != y.shape[:2]:
         got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise ValueError(
             f"the loss must give one number a token, shape {tuple(y.shape[:2])}; got {got}. Try .sum(-1) over the "
             'features, or reduction="none"'
         )
-    if not losses.requires_grad:
+    if learned_from and not losses.requires_grad:
         raise ValueError("the loss does not depend on the output (was it detached?), so no level can learn from it")
