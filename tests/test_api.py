@@ -29,7 +29,15 @@ SNAPSHOT = {
     },
     "nlcore.tasks": {"digits", "fashion"},
     "nlcore.training": {"fit", "evaluate", "accuracy"},
-    "nlcore.metrics": {"confidence_interval"},
+    "nlcore.metrics": {
+        "accuracy_matrix",
+        "average_accuracy",
+        "backward_transfer",
+        "confidence_interval",
+        "forgetting",
+        "forward_transfer",
+        "plasticity",
+    },
     "nlcore.course": {"claim", "figure", "explore", "export", "check", "hint", "show", "doctor"},
 }
 MODULES = [name for _, name, _ in pkgutil.walk_packages(nlcore.__path__, "nlcore.") if not name.endswith(".doctor")]
