@@ -27,7 +27,7 @@ SNAPSHOT = {
         "MultiscaleMomentum",
         "newton_schulz",
     },
-    "nlcore.tasks": {"digits", "fashion"},
+    "nlcore.tasks": {"digits", "fashion", "split_classes", "permuted_pixels", "rotated_images"},
     "nlcore.training": {"fit", "evaluate", "accuracy"},
     "nlcore.metrics": {
         "accuracy_matrix",
@@ -114,6 +114,7 @@ ORDER = [
     "tasks",
     "training",
     "stacked",
+    "continual",
     "sweeps",
     "contest",
     "metrics",
