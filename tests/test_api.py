@@ -29,6 +29,16 @@ SNAPSHOT = {
     },
     "nlcore.tasks": {"digits", "fashion", "split_classes", "permuted_pixels", "rotated_images"},
     "nlcore.training": {"fit", "evaluate", "accuracy"},
+    "nlcore.continual": {
+        "EWC",
+        "NearestClassMean",
+        "Reservoir",
+        "TwoRates",
+        "WeightAverages",
+        "accuracies",
+        "fisher",
+        "study",
+    },
     "nlcore.metrics": {
         "accuracy_matrix",
         "average_accuracy",

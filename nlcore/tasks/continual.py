@@ -105,7 +105,7 @@ def split_classes(
     Args     images: for example `digits()`. per_task: classes in a task; it must divide the number of classes.
              scenario: "class" (all outputs may answer), "task" (those of the task) or "domain" (output 0 means the
              first class of any task). seed: of a random order of the classes; None keeps theirs.
-             device: where the tasks are made; None: where the images are.
+             device: where the tasks are made; as a rule where the images are.
     Raises   ValueError for a per_task that does not divide the classes, or an unknown scenario.
     """
     K = len(images.names)
@@ -140,7 +140,7 @@ def permuted_pixels(images: Images, tasks: int = 5, seed: int = 0, device: Devic
     The first task keeps the order of the pixels. The same order serves all images of a task.
 
     Args     images: for example `digits()`. tasks: how many, >= 1. seed: of the orders.
-             device: where the tasks are made; None: where the images are.
+             device: where the tasks are made; as a rule where the images are.
     Raises   ValueError if tasks < 1.
     """
     if tasks < 1:
@@ -162,7 +162,7 @@ def rotated_images(
     """Return tasks with the same images and classes, the images of each task turned by another angle.
 
     Args     images: for example `digits()`. degrees: one angle a task, against the clock.
-             device: where the tasks are made; None: where the images are.
+             device: where the tasks are made; as a rule where the images are.
     Raises   ValueError if there is no angle, or as in `rotate`.
     """
     if len(degrees) == 0:
