@@ -123,7 +123,7 @@ def test_the_penalty_and_its_gradient_equal_the_formula(net: nn.Module, x: Tenso
     if retain is not None:
         merged = {name: retain * held[0][0][name] + held[1][0][name] for name in held[0][0]}
         held = [(merged, held[1][1])]
-    assert len(ewc) == len(held)
+    assert ewc.held == len(held)
     penalty = ewc.penalty()
     penalty.backward()
     value = 0.0
@@ -136,7 +136,8 @@ def test_the_penalty_and_its_gradient_equal_the_formula(net: nn.Module, x: Tenso
 
 def test_nothing_is_held_before_the_first_task(net: nn.Module, x: Tensor) -> None:
     ewc = EWC(net)
-    assert ewc.penalty().item() == 0.0 and ewc.stiffness() == 0.0 and len(ewc) == 0
+    assert ewc.penalty().item() == 0.0 and ewc.stiffness() == 0.0 and ewc.held == 0
+    assert bool(ewc)  # `if ewc:` asks whether there is one, not whether it holds something
     ewc.remember(x)
     assert ewc.penalty().item() == 0.0 and ewc.stiffness() > 0.0  # held, and not yet moved
 
@@ -185,9 +186,9 @@ def test_saved_and_loaded_it_holds_the_same(net: nn.Module, x: Tensor, retain: f
     move(net)
     other = EWC(net, retain=retain)
     other.load_state_dict(torch.load(file, weights_only=True))
-    assert len(other) == len(ewc) and other.penalty().item() == ewc.penalty().item() > 0.0
+    assert other.held == ewc.held and other.penalty().item() == ewc.penalty().item() > 0.0
     ewc.remember(x)  # the copy does not follow
-    assert len(other) == (2 if retain is None else 1)
+    assert other.held == (2 if retain is None else 1)
     with pytest.raises(ValueError, match="saved state is of a model with the weights"):
         EWC(nn.Linear(2, 2)).load_state_dict(ewc.state_dict())
 

@@ -106,8 +106,9 @@ class EWC:
         self._importance: list[Weights] = []
         self._anchor: list[Weights] = []
 
-    def __len__(self) -> int:
-        """Return how many sets of old weights are held."""
+    @property
+    def held(self) -> int:
+        """How many sets of old weights are held: one for each task remembered, or one in all if `retain` is given."""
         return len(self._anchor)
 
     def remember(self, x: Tensor, y: Tensor | None = None, *, allowed: Tensor | None = None) -> None:
@@ -157,7 +158,7 @@ class EWC:
         """Return what was noted after the old tasks; the settings stay with the object."""
         copies = ({name: W.clone() for name, W in weights.items()} for weights in self._importance + self._anchor)
         all_weights = list(copies)
-        return {"importance": all_weights[: len(self)], "anchor": all_weights[len(self) :]}
+        return {"importance": all_weights[: self.held], "anchor": all_weights[self.held :]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state.
