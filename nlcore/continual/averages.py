@@ -3,10 +3,11 @@ r"""A continuum of slow copies: averages of one learner's weights, each over its
     after each step, for each level l      A_l <- (1 - 1/h_l) A_l + 1/h_l W
     after T steps                          A_l = r^T W_0 + (1 - r) sum_{t=1}^{T} r^(T - t) W_t        with r = 1 - 1/h_l
 
-A level with horizon h holds the last h steps with about 63 % of its weight (1 - r^h), what came before fades. It is the
-Hebbian memory of `nlcore.memory` once more, written with weights instead of gradients. All levels are written at every
-step, so by the paper's Def. 2 they have one frequency; what tells them apart is how far back each remembers. They read
-the learner and never steer it. This is not Eq. 71: there each level learns by itself.
+A level with horizon h holds the last h steps with about 63 % of its weight, 1 - r^h, and what came before fades
+(`nlcore.horizon` counts the steps for any other share). It is the Hebbian memory of `nlcore.memory` once more, written
+with weights instead of gradients. All levels are written at every step, so by the paper's Def. 2 they have one
+frequency; what tells them apart is how far back each remembers. They read the learner and never steer it. This is not
+Eq. 71: there each level learns by itself.
 
 Source   Polyak and Juditsky 1992 (averaging); Tarvainen and Valpola 2017 (exponential averages of weights).
 """
