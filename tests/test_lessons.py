@@ -10,7 +10,7 @@ from nlcore.continual import EWC, Reservoir, WeightAverages, accuracies, study
 from nlcore.metrics import accuracy_matrix, average_accuracy, forgetting
 from nlcore.stacked import StackedMLP
 from nlcore.tasks import TaskStream, digits, split_classes
-from nlcore.training import accuracy, fit
+from nlcore.training import accuracy, batches, fit
 
 IMAGES = digits()
 
@@ -72,6 +72,19 @@ def test_old_examples_of_other_tasks_keep_the_outputs_that_may_answer() -> None:
     _, y, allowed = replay.columns
     assert replay.seen == sum(len(task.y_train) for task in stream.tasks[:2])
     assert (allowed.sum(-1) == 2).all() and allowed[torch.arange(50), y].all()
+
+
+def test_a_step_with_replay_is_the_mean_over_new_and_old_each_among_its_own_outputs() -> None:
+    stream, replay, twin, model = split_classes(IMAGES, scenario="task"), Reservoir(50), Reservoir(50), network(10)
+    optimizer, orders = torch.optim.SGD(model.parameters(), lr=0.1), [torch.Generator().manual_seed(2) for _ in "ab"]
+    study(model, optimizer, stream[0], steps=1, replay=replay)
+    twin.load_state_dict(replay.state_dict())
+    rows = next(batches(len(stream[1].y_train), 16, 1, orders[0]))
+    x_old, y_old, _ = twin.sample(16)
+    new = stream[1].loss(model(stream[1].x_train[rows]), stream[1].y_train[rows])
+    old = stream[0].loss(model(x_old), y_old)
+    (loss,) = study(model, optimizer, stream[1], steps=1, generator=orders[1], replay=replay)
+    assert loss == pytest.approx(((new + old) / 2).item(), rel=1e-5)
 
 
 def test_penalties_and_averages_plug_in() -> None:
