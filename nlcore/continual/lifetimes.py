@@ -64,7 +64,7 @@ def lifetimes(
         for store, order in zip(stores, orders, strict=bool(stores)):
             passing = torch.randperm(len(columns[0]), generator=order).to(columns[0].device)
             store.add(*(column[passing] for column in columns))
-        if strength:
+        if strength and task is not stream[-1]:
             ewc.remember(task.x_train[:LOOKED_AT], allowed=task.allowed)
         for horizon, row in rows.items():
             row.append(accuracies(model if horizon == 1 else averages.model_at(horizon), stream))

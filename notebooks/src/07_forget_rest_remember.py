@@ -171,11 +171,12 @@ from nlcore.metrics import confidence_interval
 
 fig, (seen, ax) = course.canvas(7.4, 3.0, cols=2, gridspec_kw={"width_ratios": [1, 1.7]})
 shown = {"split": split_classes(images), "permuted": permuted_pixels(images), "rotated": rotated_images(images)}
-place = {"split": range(5), "permuted": [3] * 5, "rotated": [3] * 5}
-tiles = [torch.cat([task.x_test[place[k][i]].reshape(8, 8) for i, task in enumerate(s)], 1) for k, s in shown.items()]
+place = {"split": [0] * 5, "permuted": [1] * 5, "rotated": [1] * 5}  # which image
+frame = lambda x: nn.functional.pad(x.reshape(8, 8), (1, 1, 1, 1))  # noqa: E731
+tiles = [torch.cat([frame(task.x_test[place[k][i]]) for i, task in enumerate(s)], 1) for k, s in shown.items()]
 seen.imshow(torch.cat(tiles).cpu(), cmap="gray_r")
-seen.set_xticks([8 * i + 3.5 for i in range(5)], range(1, 6))
-seen.set_yticks([8 * i + 3.5 for i in range(3)], shown)
+seen.set_xticks([10 * i + 4.5 for i in range(5)], range(1, 6))
+seen.set_yticks([10 * i + 4.5 for i in range(3)], shown)
 seen.set(xlabel="task")
 seen.grid(False)
 alt = []
@@ -202,13 +203,15 @@ course.claim(
 )
 course.claim(
     "on Fashion: class {a}, task {b}, permuted {c}, rotated {d}",
-    all(loss["Fashion", kind].low > loss["Fashion", "split, task"].high for kind in KINDS if kind != "split, task"),
+    loss["Fashion", "split, class"].low > loss["Fashion", "rotated"].high
+    and loss["Fashion", "rotated"].low > max(loss["Fashion", kind].high for kind in ("split, task", "permuted")),
     **dict(zip("abcd", [loss["Fashion", kind] for kind in KINDS], strict=True)),
 )
 
 # %% [markdown]
 # The same images, the same training: told the task, the network hardly forgets; not told, it forgets all. So "it forgets"
-# is a sentence about a network **and a question**. Always say which question was asked.
+# is a sentence about a network **and a question**. Always say which question was asked. (Permuted clothes are kept better
+# than permuted digits. We have not looked into why.)
 #
 # ## 3 · Is the old memory gone, or only covered?
 #
@@ -409,16 +412,16 @@ course.claim(
 import copy
 
 FADES = {"2 %": {}, "4 %": {"decay": 0.04}, "8 %": {"decay": 0.08}, "nothing": {"decay": 0.0}}
-PRACTICE, PAUSES = (20, 40, 60, 90, 120, 180, 250, 350, 500), (20, 50, 100, 300)
+PRACTICE, PAUSES = (20, 40, 60, 90, 120, 180, 250, 350, 500), (10, 20, 30, 50, 70, 100, 150, 200, 300)
 model, optimizer = newborn(FADES)
-before, during, rests = [], [], {}
+before, during, rests, kept = [], [], {}, {}
 
 
 def note(n):
     """Note what is known after n steps of B, and let copies rest."""
     during.append(known(model))
     if n in PRACTICE:
-        resting, clock = copy.deepcopy((model, optimizer))
+        resting, clock = kept[n] = copy.deepcopy((model, optimizer))
         rests[n] = [during[-1]]
         for pause in torch.tensor((0, *PAUSES)).diff().tolist():
             clock.rest(pause)
@@ -429,7 +432,7 @@ early = {440 + n: lambda: before.append(known(model)) for n in (10, 20, 30, 40, 
 fit_stacked(model, optimizer, images.x_train, y["A"], steps=500, seeds=SEEDS, at_step=early)
 look = {n: (lambda n=n: note(n)) for n in range(10, 501, 10)}
 fit_stacked(model, optimizer, images.x_train, y["B"], steps=500, seeds=SEEDS, at_step=look)
-rests = {n: torch.stack(kept) for n, kept in rests.items()}  # (pauses; A, B; decays; seeds)
+rests = {n: torch.stack(seen) for n, seen in rests.items()}  # (pauses; A, B; decays; seeds)
 
 # %%
 import numpy as np
@@ -470,12 +473,17 @@ course.claim(
 )
 course.claim(
     "the turning points, measured and predicted by one number: {all}",
-    all(0.7 < found[decay].mean / predicted[decay] < 1.4 for decay in predicted),
-    all="; ".join(f"decay {d}: {found[d].mean:.0f} and {predicted[d]:.0f}" for d in predicted),
+    all(0.6 < found[decay].mean / predicted[decay] < 1.8 for decay in predicted)
+    and predicted[0.08] < found[0.08].low < found[0.08].high < found[0.04].low
+    and found[0.04].high < found[0.02].low < found[0.02].high < predicted[0.02],
+    all="; ".join(
+        f"decay {d}: {found[d].mean:.0f} [{found[d].low:.0f}, {found[d].high:.0f}] and {predicted[d]:.0f}" for d in predicted
+    ),
 )
 
 # %% [markdown]
-# Fading has two sides: a short B is forgotten, a long B is consolidated. Twice the decay makes both twice as fast.
+# Fading has two sides: a short B is forgotten, a long B is consolidated, and more decay makes both faster. One number gets
+# the order and the size right, but not more: the network depends less on the decay than (07.5) says.
 #
 # Now practise yourself. The next cell draws the empty picture.
 
@@ -517,7 +525,7 @@ course.explore(
     live_on,
     [
         course.Slider("practice", "practise B", [20, 60, 120, 250, 500], start=60, format="{} steps"),
-        course.Slider("rest", "rest", [0, *PAUSES], start=0, format="{} steps"),
+        course.Slider("rest", "rest", [0, 20, 50, 100, 300], start=0, format="{} steps"),
         course.Slider("fading", "fades a step", ["2 %", "nothing"], start="2 %"),
     ],
     name="forget-rest-remember",
@@ -532,9 +540,37 @@ course.explore(
 )
 
 # %% [markdown]
-# A warning. People also measure **savings**: how fast A is learned a second time. In our network that is quick even
-# when no part of A is left in $S$, because the hidden units are still good for digits. So we do not use it as
-# evidence of memory; recovery without data is.
+# **Savings** are another measure that people use: how much faster is A learned the second time? We take the networks
+# that practised B for 500 steps and rested. Rest brings back hardly any A in them.
+#
+# **Predict.** Will they learn A again faster than new networks do?
+
+# %%
+def steps_to_know_a(model, optimizer, goal=0.8):
+    """Return after how many steps of A each seed of the first variant reaches the goal."""
+    path = []
+    look = dict.fromkeys(range(1, 61), lambda: path.append(known(model)[0, 0]))
+    fit_stacked(model, optimizer, images.x_train, y["A"], steps=60, seeds=SEEDS, at_step=look)
+    reached = torch.stack([*path, torch.ones_like(path[0])]) >= goal  # not in 60 steps: counts as 61
+    return reached.int().argmax(0) + 1.0
+
+
+again, new = steps_to_know_a(*kept[500]), steps_to_know_a(*newborn(FADES))
+saved = confidence_interval(new - again)
+
+# %% tags=["claim"]
+course.claim(
+    "rest leaves A at {a:.2f}, and yet A is learned again in {b:.1f} steps; new networks need {c:.1f} (saved: {d})",
+    rests[500][-1, 0, 0].mean() < 0.1 and saved.low > 0,
+    a=rests[500][-1, 0, 0].mean(),
+    b=again.mean(),
+    c=new.mean(),
+    d=saved,
+)
+
+# %% [markdown]
+# So savings are no proof of a kept memory: here they appear where A is gone. A likely reason is that the hidden units are
+# still good for digits, whatever the labels. What comes back **without data** is evidence; savings alone are not.
 #
 # The paper speaks of two stages of consolidation, online and offline (while asleep), and addresses only the first. Our rest
 # is no sleep either: nothing is replayed in it, something fades.
@@ -565,7 +601,7 @@ print(WeightAverages(net))
 # mean 0 and spread 1. To compute mean and spread one must have seen all classes, so there is a third variant that may
 # only look at task 1: its mean is taken away.
 #
-# The learning rate of each level is chosen on tuning seeds.
+# Learning rates are chosen on tuning seeds. The picture shows one learner and all levels that read it.
 #
 # **Predict.** How much of the forgetting goes away with the common part?
 
@@ -576,7 +612,7 @@ spread = images.x_train.std(0)
 mean, first = images.x_train.mean(0), images.x_train[images.y_train < 2].mean(0)
 PIXELS = {"as they are": (0.0, 1.0), "less mean of task 1": (first, 1.0)}
 PIXELS |= {"standardised": (mean, torch.where(spread > 0, spread, 1.0))}
-HORIZONS, GRID, TUNING = (100, 200, 500, 1000), [0.003, 0.01, 0.03, 0.1], range(1000, 1003)
+HORIZONS, GRID, TUNING = (100, 200, 500, 1000), [0.001, 0.003, 0.01, 0.03, 0.1, 0.3], range(1000, 1004)
 
 
 def prepared(words):
@@ -585,12 +621,12 @@ def prepared(words):
     return replace(images, x_train=(images.x_train - shift) / scale, x_test=(images.x_test - shift) / scale)
 
 
-levels = {}  # (pixels, horizon) -> (seeds, tasks, tasks)
+lived, best = {}, {}
 for words in PIXELS:
-    lived = lifetimes(split_classes(prepared(words)), [*TUNING, *SEEDS], GRID, horizons=HORIZONS)
-    for horizon, R in lived.items():
-        best = average_accuracy(R[:, :3]).mean(1).argmax()
-        levels[words, horizon] = R[best, 3:]
+    found = lifetimes(split_classes(prepared(words)), [*TUNING, *SEEDS], GRID, horizons=HORIZONS)
+    for horizon, R in found.items():  # (rates, seeds, tasks, tasks)
+        best[words, horizon] = average_accuracy(R[:, : len(TUNING)]).mean(1).argmax()
+        lived[words, horizon] = R[:, len(TUNING) :]
 unlike = images.y_train[:, None] != images.y_train
 for words in PIXELS:
     x = torch.nn.functional.normalize(prepared(words).x_train, dim=1)
@@ -601,7 +637,8 @@ fig, axes = course.canvas(7.2, 2.7, cols=2)
 rows = [1, *HORIZONS]
 alt = []
 for ax, words in zip(axes, ("as they are", "standardised"), strict=True):
-    ends = torch.stack([levels[words, horizon][:, -1].mean(0) for horizon in rows])  # (levels, tasks)
+    rate = best[words, 500]  # one learner, read by all levels
+    ends = torch.stack([lived[words, horizon][rate][:, -1].mean(0) for horizon in rows])  # (levels, tasks)
     ax.imshow(ends, vmin=0, vmax=1, aspect="auto")
     for k, j in np.ndindex(*ends.shape):
         ax.text(j, k, f"{ends[k, j]:.2f}", ha="center", va="center", color="black" if ends[k, j] > 0.5 else "white")
@@ -616,18 +653,21 @@ fig.suptitle("Each level remembers tasks of its own age", fontweight="bold", x=0
 course.figure(fig, "continuum-of-levels", alt="Accuracy at the end on tasks 1 to 5. " + "; ".join(alt) + ".")
 
 # %% tags=["claim"]
-ACC = {key: average_accuracy(R) for key, R in levels.items()}
-gain = confidence_interval(ACC["as they are", 500] - ACC["as they are", 1])
-age = {horizon: levels["as they are", horizon][:, -1].mean(0).argmax().item() + 1 for horizon in rows}
+ends = {horizon: lived["as they are", horizon][best["as they are", 500]][:, -1].mean(0) for horizon in rows}
+age = [(end * torch.arange(1, 6)).sum() / end.sum() for end in ends.values()]  # the mean number of what is known
 course.claim(
-    "pixels as they are: average accuracy {a} live and {b} at horizon 500, paired {c}; the best-known task is number "
-    "{young} for the live weights and number {old} at horizon 1,000",
-    gain.low > 0.2 and age[1] == 5 and age[1000] < 5,
+    "pixels as they are: the task that a level knows is, on average, number {all}, from the live weights to horizon 1,000",
+    all(younger > older for younger, older in zip(age, age[1:], strict=False)),
+    all=", ".join(f"{number:.1f}" for number in age),
+)
+ACC = {key: average_accuracy(R[best[key]]) for key, R in lived.items()}  # each level with its own best rate
+gain = confidence_interval(ACC["as they are", 500] - ACC["as they are", 1])
+course.claim(
+    "average accuracy, each with its own best rate: {a} live and {b} at horizon 500, paired {c}",
+    gain.low > 0.2,
     a=confidence_interval(ACC["as they are", 1]),
     b=confidence_interval(ACC["as they are", 500]),
     c=gain,
-    young=age[1],
-    old=age[1000],
 )
 
 # %% tags=["claim"]
@@ -863,4 +903,161 @@ fig.suptitle("Keeping examples is the surest way to keep a task", fontweight="bo
 course.figure(fig, "ways-to-keep-old-tasks", alt=f"Accuracy on {', '.join(KINDS)}. " + "; ".join(alt) + ".")
 
 # %% tags=["claim"]
-CLAIMS
+def ahead(words, kind, one, other):
+    """Return the difference in average accuracy, paired by seed, with its 95 % interval."""
+    return confidence_interval(row(words, kind, one) - row(words, kind, other))
+
+
+kept_by = {words: ahead(words, "split, class", "replay 50", "plain") for words in sets}
+course.claim(
+    "class-incremental: replay of 50 examples is ahead of plain training by {a} on digits and by {b} on Fashion",
+    all(span.low > 0.2 for span in kept_by.values()),
+    a=kept_by["digits"],
+    b=kept_by["Fashion"],
+)
+held_by = {kind: ahead("digits", kind, "EWC", "plain") for kind in KINDS}
+course.claim(
+    "EWC minus plain on digits: {all}",
+    held_by["rotated"].low > 0.05 and held_by["split, class"].high < 0.3,
+    all="; ".join(f"{kind} {span}" for kind, span in held_by.items()),
+)
+
+# %% tags=["claim"]
+clean = {words: row(words + ", standardised", "split, class", "plain") for words in sets}
+lift = {words: confidence_interval(clean[words] - row(words, "split, class", "plain")) for words in sets}
+course.claim(
+    "the control: standardised pixels lift plain training by {a} on digits and {b} on Fashion",
+    all(span.low > 0.1 for span in lift.values()),
+    a=lift["digits"],
+    b=lift["Fashion"],
+)
+left = {words: ahead(words + ", standardised", "split, class", "replay 50", "plain") for words in sets}
+course.claim(
+    "with it, replay of 50 is ahead by {a} and {b} only",
+    all(left[words].mean < kept_by[words].mean for words in sets),
+    a=left["digits"],
+    b=left["Fashion"],
+)
+
+# %% [markdown]
+# READING
+#
+# ## 7 · What does keeping cost?
+#
+# A network that never moves forgets nothing, and learns nothing. So no method is judged by forgetting alone. The
+# **plasticity-stability curve** shows both: to the right, what is left of the old tasks at the end (stability); upwards, each
+# task right after it was learned (plasticity). Good is the upper right corner.
+#
+# On rotated digits, each method draws a curve as its one setting grows. The learning rate of plain training is such a setting
+# too: it is the control that every other curve has to beat.
+#
+# **Predict.** In which direction does a point move if EWC becomes stronger? If replay holds more examples?
+
+# %%
+curves = record["curves"]
+SETTING = {"learning rate": "lrs", "EWC strength": "strength", "horizon of the average": "horizons"}
+SETTING |= {"replayed examples": "replay"}
+
+
+def points(curve):
+    """Return the settings of one curve, and the mean stability and plasticity at each."""
+    one = curves[curve]
+    values = [point[SETTING[curve]] for point in one]
+    values = [value[0] if isinstance(value, list) else value for value in values]
+    means = [[sum(point[part]) / 12 for point in one] for part in ("stability", "plasticity")]
+    return values, np.array(means)
+
+
+turned = rotated_images(images)
+point = curves["replayed examples"][3]
+again = lifetimes(turned, record["seeds"], point["lrs"], replay=point["replay"])[1][0]
+for curve in curves:
+    values, (stable, plastic) = points(curve)
+    print(curve)
+    for value, x, z in zip(values, stable, plastic, strict=True):
+        print(f"   {value:10.4g}   stability {x:.2f}   plasticity {z:.2f}")
+
+# %% tags=["claim"]
+course.claim(
+    "one point, run again here: stability {a:.3f} (stored {b:.3f}), plasticity {c:.3f} (stored {d:.3f})",
+    abs(again[:, -1, :-1].mean() - sum(point["stability"]) / 12) < 0.02
+    and abs(plasticity(again).mean() - sum(point["plasticity"]) / 12) < 0.02,
+    a=again[:, -1, :-1].mean(),
+    b=sum(point["stability"]) / 12,
+    c=plasticity(again).mean(),
+    d=sum(point["plasticity"]) / 12,
+)
+
+# %% tags=["figure"]
+fig, ax = course.canvas(6.6, 3.8)
+alt = []
+for curve, style in zip(curves, course.style.STYLES, strict=False):
+    values, (stable, plastic) = points(curve)
+    ax.plot(stable, plastic, label=curve, **style)
+    for end, (shift, side) in ((0, ((5, -11), "left")), (-1, ((5, 4), "left"))):
+        look = {"textcoords": "offset points", "fontsize": 8, "color": style["color"], "ha": side}
+        ax.annotate(f"{values[end]:.3g}", (stable[end], plastic[end]), shift, **look)
+    alt.append(f"{curve} from {values[0]:.3g} to {values[-1]:.3g}: " + " ".join(f"({x:.2f}, {z:.2f})" for x, z in zip(stable, plastic, strict=True)))
+ax.set(xlabel="stability: old tasks at the end", ylabel="plasticity: right after learning")
+ax.set_title("TITLE")
+ax.legend(loc="lower right", fontsize=8)
+course.figure(fig, "plasticity-and-stability", alt="Stability and plasticity. " + "; ".join(alt) + ".")
+
+# %% tags=["claim"]
+CLAIM7
+
+# %% [markdown]
+# ## What you did
+#
+# * You measured forgetting (exercise 1), and saw that the question decides it: told the task, a network hardly forgets.
+# * You wrote two rates (exercise 2), and watched a covered task come back by rest. Fading does it, not the period.
+# * You computed two time constants, one of rest and one of consolidation, and found the limits of the second.
+# * You saw a continuum of levels, each for tasks of its own age, and the control that explains more than the levels do.
+# * You solved for the pull of EWC (exercise 3) and wrote a memory that cannot forget (exercise 4).
+# * You read a plasticity-stability curve with its own control, the learning rate.
+#
+# ## What this does not show
+#
+# * Small networks, five tasks, 150 steps each. Task borders are known to EWC, and to nobody else.
+# * Two rates need a rest, and they need it before it is A's turn. They do not hold A and B at once.
+# * The analogy to motor memory and to consolidation is an analogy. No claim about brains follows. The paper
+#   addresses only the online stage.
+# * Slow averages are not the paper's continuum memory system: they read one learner, its levels each learn. Notebook 08
+#   builds those, and asks whether they forget less.
+# * All methods had the same number of candidates, but not the same cost: replay works on twice as many examples a
+#   step, and it keeps data, which is not always allowed.
+#
+# ## Recall
+#
+# <details><summary>1. A report says: accuracy right after each task 0.97. What is missing?</summary>
+#
+# The last row of $R$. The diagonal is plasticity; forgetting shows only when old tasks are tested again.
+#
+# </details>
+#
+# <details><summary>2. Which part of the two-rate rule brings A back, and which control shows it?</summary>
+#
+# The fading of the fast weights. With no decay nothing comes back; with another period the same comes back.
+#
+# </details>
+#
+# <details><summary>3. Why does long practice of B make rest useless for A?</summary>
+#
+# The slow weights take B over, with the time constant $1 / \mu$. Rest removes only what is in the fast weights.
+#
+# </details>
+#
+# <details><summary>4. Your new method halves forgetting on raw pixels. Name two controls.</summary>
+#
+# Centred or standardised inputs, and plain training with a smaller learning rate.
+#
+# </details>
+#
+# ## Further reading
+#
+# * Behrouz, Razaviyayn, Zhong, Mirrokni, *Nested Learning*, arXiv 2512.24695, sections 1.1 and 7.1: memory as a continuum, and
+#   the two stages of consolidation (20 minutes).
+# * Smith, Ghazizadeh, Shadmehr, *Interacting Adaptive Processes with Different Timescales Underlie Short-Term Motor
+#   Learning*, PLoS Biology 2006: two rates in people (40 minutes).
+# * Kirkpatrick and others, *Overcoming catastrophic forgetting in neural networks*, arXiv 1612.00796: EWC (30 minutes).
+# * van de Ven, Tolias, *Three scenarios for continual learning*, arXiv 1904.07734: why the question decides (25 minutes).
