@@ -209,24 +209,21 @@ course.claim(
 )
 
 # %% [markdown]
-# The same images, the same training: told the task, the network hardly forgets; not told, it forgets all. So "it forgets"
-# is a sentence about a network **and a question**. Always say which question was asked. (Permuted clothes are kept better
-# than permuted digits. We have not looked into why.)
+# The same images, the same training: told the task, the network hardly forgets; not told, it forgets all. "It forgets"
+# says something about a network **and a question**. (Why permuted clothes are kept better, we have not looked into.)
 #
 # ## 3 · Is the old memory gone, or only covered?
 #
-# In experiments on people who learn to reach in a force field (Smith, Ghazizadeh, Shadmehr 2006), a short time of
-# opposite training hides the first skill, and then it comes back by itself: **spontaneous recovery**. Their model
-# has two rates: a fast memory that fades, and a slow one that stays. We take it as an analogy; our network is not a brain.
-#
-# The weights are a sum, $W = S + F$. With the gradient $g_t$, and $d$ for `decay`:
+# People who learn to reach in a force field forget it after a short opposite training, and then it comes back by itself:
+# **spontaneous recovery** (Smith, Ghazizadeh, Shadmehr 2006). Their model has two rates. For us it is an analogy; a
+# network is not a brain. With the gradient $g_t$, and $d$ for `decay`:
 #
 # $$
 # F_{t} = (1 - d) \, F_{t-1} - \eta \, g_t, \qquad S_{t} = S_{t-1} - \eta_S \, g_t, \qquad W_t = S_t + F_t \tag{07.3}
 # $$
 #
-# The fast part $F$ has the large rate $\eta$ and loses the part $d$ of itself at each step. $S$ has the small rate
-# $\eta_S$ and loses nothing.
+# The weights are a sum. The fast part $F$ has the large rate $\eta$ and loses the part $d$ of itself at each step. The slow
+# part $S$ has the small rate $\eta_S$ and loses nothing.
 #
 # ### Exercise 2 · `two_rates_step`
 #
@@ -456,6 +453,7 @@ for k, (decay, style) in enumerate(zip(predicted, course.style.STYLES, strict=Fa
     bars = [[s.mean - s.low for s in spans], [s.high - s.mean for s in spans]]
     ax.errorbar(PRACTICE, means, bars, capsize=3, label=f"decay {decay}", **style)
     ax.plot([predicted[decay]] * 2, [0.42, 0.58], color=style["color"], linewidth=5, alpha=0.4)
+    ax.text(predicted[decay], 0.36, decay, color=style["color"], fontsize=8, ha="center")
     alt.append(f"decay {decay}: " + ", ".join(f"{mean:.2f}" for mean in means) + f", predicted {predicted[decay]:.0f}")
 none = [rests[n][-1, 0, 3].mean() for n in PRACTICE]
 ax.plot(PRACTICE, none, color="#777777", linewidth=1.2, label="no decay")

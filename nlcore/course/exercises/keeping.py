@@ -90,6 +90,8 @@ def _four(seed: int) -> Rows:
     return rows
 
 
+_LATE: Rows = [[0.5, 0.0, 0.0], [0.9, 0.8, 0.0], [0.6, 0.75, 0.7]]
+
 FORGETTING = Exercise(
     name="forgetting",
     notebook="07",
@@ -123,8 +125,6 @@ FORGETTING = Exercise(
         "T = len(R); sum max(R[i][j] for i in range(T - 1)) - R[T - 1][j] over j in range(T - 1), divide by T - 1.",
     ),
 )
-
-_LATE = [[0.5, 0.0, 0.0], [0.9, 0.8, 0.0], [0.6, 0.75, 0.7]]
 
 
 def _numbers(*rows: tuple[float, float]) -> tuple[Tensor, ...]:
