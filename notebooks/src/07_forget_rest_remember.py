@@ -59,15 +59,15 @@ for task in stream:
 # training on task $i$, for $T$ tasks. Two averages say what was kept and what was learned:
 #
 # $$
-# A = \frac{1}{T} \sum_{j=1}^{T} R_{T,j}, \qquad P = \frac{1}{T} \sum_{i=1}^{T} R_{i,i} \tag{07.1}
+# \mathrm{ACC} = \frac{1}{T} \sum_{j=1}^{T} R_{T,j}, \qquad \mathrm{PLA} = \frac{1}{T} \sum_{i=1}^{T} R_{i,i} \tag{07.1}
 # $$
 #
-# $A$, the **average accuracy**, is the last row. $P$, the **plasticity**, is the diagonal: each task right after it was
-# learned. Who reports only $P$ hides everything that happens afterwards. **Forgetting** is how far each old task has
-# fallen below the best it ever was:
+# The **average accuracy** is the last row. The **plasticity** is the diagonal: each task right after it was learned. Who
+# reports only plasticity hides everything that happens afterwards. **Forgetting** is how far each old task has fallen
+# below the best it ever was:
 #
 # $$
-# F = \frac{1}{T-1} \sum_{j=1}^{T-1} \Bigl( \max_{i < T} R_{i,j} - R_{T,j} \Bigr) \tag{07.2}
+# \mathrm{FORG} = \frac{1}{T-1} \sum_{j=1}^{T-1} \Bigl( \max_{i < T} R_{i,j} - R_{T,j} \Bigr) \tag{07.2}
 # $$
 #
 # ### Exercise 1 · `forgetting`
@@ -75,6 +75,7 @@ for task in stream:
 # *6 minutes · easy · objective: measure forgetting.*
 #
 # Write (07.2). `R` is a list of rows, and `R[i][j]` counts from 0.
+
 
 # %% tags=["exercise"]
 def forgetting(R):
@@ -107,7 +108,14 @@ course.hint.forgetting(1)  # then 2 and 3, if you need them
 # diagonal instead of the best. **Forward transfer** asks what earlier tasks did for a task before it was learned.
 
 # %%
-from nlcore.metrics import accuracy_matrix, average_accuracy, backward_transfer, forgetting, forward_transfer, plasticity
+from nlcore.metrics import (
+    accuracy_matrix,
+    average_accuracy,
+    backward_transfer,
+    forgetting,
+    forward_transfer,
+    plasticity,
+)
 
 course.show(accuracy_matrix, average_accuracy, plasticity, forgetting, backward_transfer, forward_transfer)
 R = accuracy_matrix(rows)
@@ -146,6 +154,7 @@ course.show(permuted_pixels, rotated_images, lifetimes)
 
 # %% [markdown]
 # **Predict.** Order the four streams by how much is forgotten. Will clothes (Fashion) differ from digits?
+
 
 # %%
 def streams(images):
@@ -210,7 +219,7 @@ course.claim(
 
 # %% [markdown]
 # The same images, the same training: told the task, the network hardly forgets; not told, it forgets all. "It forgets"
-# says something about a network **and a question**. (Why permuted clothes are kept better, we have not looked into.)
+# says something about a network **and a question**.
 #
 # ## 3 · Is the old memory gone, or only covered?
 #
@@ -229,7 +238,8 @@ course.claim(
 #
 # *6 minutes · medium · objective: write a step with two rates.*
 #
-# Write (07.3). Return the new `S` and the new `F`, in this order.
+# Write (07.3).
+
 
 # %% tags=["exercise"]
 def two_rates_step(S, F, g, lr, slow_lr, decay):
@@ -296,6 +306,7 @@ def newborn(variants):
 def known(model):
     """Return the accuracy on A and on B, (2, variants, seeds)."""
     return torch.stack([measure(model, images.x_test, asked[task])["accuracy"] for task in "AB"])
+
 
 # %%
 model, optimizer = newborn(VARIANTS)
@@ -475,7 +486,8 @@ course.claim(
     and predicted[0.08] < found[0.08].low < found[0.08].high < found[0.04].low
     and found[0.04].high < found[0.02].low < found[0.02].high < predicted[0.02],
     all="; ".join(
-        f"decay {d}: {found[d].mean:.0f} [{found[d].low:.0f}, {found[d].high:.0f}] and {predicted[d]:.0f}" for d in predicted
+        f"decay {d}: {found[d].mean:.0f} [{found[d].low:.0f}, {found[d].high:.0f}] and {predicted[d]:.0f}"
+        for d in predicted
     ),
 )
 
@@ -542,6 +554,7 @@ course.explore(
 # that practised B for 500 steps and rested. Rest brings back hardly any A in them.
 #
 # **Predict.** Will they learn A again faster than new networks do?
+
 
 # %%
 def steps_to_know_a(model, optimizer, goal=0.8):
@@ -696,10 +709,10 @@ course.claim(
 #
 # **Replay** keeps a few old examples and mixes them into each batch. The reservoir holds a uniform sample of all it has
 # seen, although it does not know how many will come. **EWC** keeps no examples. It notes for each weight $i$ how much it
-# mattered to the old task ($F_i \geq 0$, the Fisher information), and pulls it back to its old value $W^A_i$:
+# mattered to the old task ($\Omega_i \geq 0$, its Fisher information), and pulls it back to its old value $W^A_i$:
 #
 # $$
-# \mathcal{L}(W) + \frac{\lambda}{2} \sum_i F_i \, (W_i - W^A_i)^2 \tag{07.7}
+# \mathcal{L}(W) + \frac{\lambda}{2} \sum_i \Omega_i \, (W_i - W^A_i)^2 \tag{07.7}
 # $$
 #
 # $\mathcal{L}$ is the loss of the new task and $\lambda$ the strength.
@@ -713,10 +726,10 @@ course.show(Reservoir.add, EWC.penalty, EWC.pull)
 # There are two ways to follow the penalty. A plain gradient step of length $\eta$ on it alone gives
 #
 # $$
-# W_i - W_i^A \;\leftarrow\; (1 - \eta \lambda F_i) \, (W_i - W_i^A) \tag{07.8}
+# W_i - W_i^A \;\leftarrow\; (1 - \eta \lambda \Omega_i) \, (W_i - W_i^A) \tag{07.8}
 # $$
 #
-# **Predict.** What happens when $\eta \lambda F_i$ is 1? When it is 2.1?
+# **Predict.** What happens when $\eta \lambda \Omega_i$ is 1? When it is 2.1?
 
 # %%
 held = nn.ParameterDict({"W": nn.Parameter(torch.tensor([2.0], dtype=torch.float64))})
@@ -733,7 +746,7 @@ for product in (1.0, 1.9, 2.1):
                 (g,) = torch.autograd.grad(ewc.penalty(), [held["W"]])
                 held["W"].data -= 0.1 * g
         ends[product, way] = abs(held["W"].item() - 1)
-        print(f"lr * strength * F = {product}, {way:8}: {ends[product, way]:.1e} away after 50 steps")
+        print(f"lr * strength * importance = {product}, {way:8}: {ends[product, way]:.1e} away after 50 steps")
 
 # %% tags=["claim"]
 course.claim(
@@ -748,7 +761,7 @@ course.claim(
 # penalty?
 #
 # $$
-# W_i \;\leftarrow\; \arg\min_{W'} \frac{(W' - W_i)^2}{2 \eta} + \frac{\lambda}{2} F_i \, (W' - W_i^A)^2 \tag{07.9}
+# W_i \;\leftarrow\; \arg\min_{W'} \frac{(W' - W_i)^2}{2 \eta} + \frac{\lambda}{2} \Omega_i \, (W' - W_i^A)^2 \tag{07.9}
 # $$
 #
 # ### Exercise 3 · `ewc_pull`
@@ -757,9 +770,10 @@ course.claim(
 #
 # Set the slope of (07.9) to zero and return the answer, for every weight at once.
 
+
 # %% tags=["exercise"]
-def ewc_pull(W, W_old, F, lr, strength):
-    """Return the minimum of (07.9); W, W_old and F have the same shape."""
+def ewc_pull(W, W_old, importance, lr, strength):
+    """Return the minimum of (07.9); W, W_old and importance have the same shape."""
     ...
 
 
@@ -773,22 +787,22 @@ course.hint.ewc_pull(1)  # then 2 and 3, if you need them
 # <details><summary>Solution and why</summary>
 #
 # ```python
-# def ewc_pull(W, W_old, F, lr, strength):
-#     hold = lr * strength * F
+# def ewc_pull(W, W_old, importance, lr, strength):
+#     hold = lr * strength * importance
 #     return (W + hold * W_old) / (1 + hold)
 # ```
 #
-# It is a weighted mean of new and old: with $F = 0$ the weight is free, with a huge $F$ it goes back to `W_old` and
-# never beyond.
+# It is a weighted mean of new and old: a weight that did not matter is free, one that mattered very much goes back to
+# `W_old` and never beyond.
 #
 # </details>
 
 # %% [markdown]
 # The third classic does not train at all. **Nearest class mean** remembers the mean image of each class and answers with
-# the nearest one. When example number $n$ of a class arrives,
+# the nearest one. When example number $n$ of a class arrives, its mean becomes
 #
 # $$
-# \mu_n = \mu_{n-1} + \frac{1}{n} \, (x_n - \mu_{n-1}) \tag{07.10}
+# \bar x_n = \bar x_{n-1} + \frac{1}{n} \, (x_n - \bar x_{n-1}) \tag{07.10}
 # $$
 #
 # Compare with (07.6): the same write, with a rate that falls.
@@ -798,6 +812,7 @@ course.hint.ewc_pull(1)  # then 2 and 3, if you need them
 # *4 minutes · easy · objective: write a memory that cannot forget.*
 #
 # Here `n` counts the examples seen **before** `x`.
+
 
 # %% tags=["exercise"]
 def mean_write(mean, n, x):
@@ -900,6 +915,7 @@ fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fon
 fig.suptitle("Keeping examples is the surest way to keep a task", fontweight="bold", x=0.01, ha="left")
 course.figure(fig, "ways-to-keep-old-tasks", alt=f"Accuracy on {', '.join(KINDS)}. " + "; ".join(alt) + ".")
 
+
 # %% tags=["claim"]
 def ahead(words, kind, one, other):
     """Return the difference in average accuracy, paired by seed, with its 95 % interval."""
@@ -995,7 +1011,10 @@ for curve, style in zip(curves, course.style.STYLES, strict=False):
     for end, (shift, side) in ((0, ((5, -11), "left")), (-1, ((5, 4), "left"))):
         look = {"textcoords": "offset points", "fontsize": 8, "color": style["color"], "ha": side}
         ax.annotate(f"{values[end]:.3g}", (stable[end], plastic[end]), shift, **look)
-    alt.append(f"{curve} from {values[0]:.3g} to {values[-1]:.3g}: " + " ".join(f"({x:.2f}, {z:.2f})" for x, z in zip(stable, plastic, strict=True)))
+    alt.append(
+        f"{curve} from {values[0]:.3g} to {values[-1]:.3g}: "
+        + " ".join(f"({x:.2f}, {z:.2f})" for x, z in zip(stable, plastic, strict=True))
+    )
 ax.set(xlabel="stability: old tasks at the end", ylabel="plasticity: right after learning")
 ax.set_title("TITLE")
 ax.legend(loc="lower right", fontsize=8)

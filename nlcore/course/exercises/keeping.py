@@ -27,9 +27,9 @@ def two_rates_step(S: Tensor, F: Tensor, g: Tensor, lr: float, slow_lr: float, d
     return S, F
 
 
-def ewc_pull(W: Tensor, W_old: Tensor, F: Tensor, lr: float, strength: float) -> Tensor:
+def ewc_pull(W: Tensor, W_old: Tensor, importance: Tensor, lr: float, strength: float) -> Tensor:
     """Return the weights pulled back to the old ones, each as firmly as it mattered."""
-    hold = lr * strength * F
+    hold = lr * strength * importance
     return (W + hold * W_old) / (1 + hold)
 
 
@@ -51,10 +51,10 @@ def _two_rates_oracle(S: Tensor, F: Tensor, g: Tensor, lr: float, slow_lr: float
     return optimizer.parts()["slow"][0], optimizer.parts()["fast"][0]
 
 
-def _ewc_pull_oracle(W: Tensor, W_old: Tensor, F: Tensor, lr: float, strength: float) -> Tensor:
+def _ewc_pull_oracle(W: Tensor, W_old: Tensor, importance: Tensor, lr: float, strength: float) -> Tensor:
     model = nn.ParameterDict({"W": nn.Parameter(W.clone())})
     ewc = EWC(model, strength)
-    ewc.load_state_dict({"importance": [{"W": F}], "anchor": [{"W": W_old}]})
+    ewc.load_state_dict({"importance": [{"W": importance}], "anchor": [{"W": W_old}]})
     ewc.pull(lr)
     return model["W"].detach()
 
@@ -199,16 +199,16 @@ TWO_RATES_STEP = Exercise(
 )
 
 
-def _gradient_step(W: Tensor, W_old: Tensor, F: Tensor, lr: float, strength: float) -> Tensor:
-    return W - lr * strength * F * (W - W_old)
+def _gradient_step(W: Tensor, W_old: Tensor, importance: Tensor, lr: float, strength: float) -> Tensor:
+    return W - lr * strength * importance * (W - W_old)
 
 
-def _no_division(W: Tensor, W_old: Tensor, F: Tensor, lr: float, strength: float) -> Tensor:
-    return W + lr * strength * F * W_old
+def _no_division(W: Tensor, W_old: Tensor, importance: Tensor, lr: float, strength: float) -> Tensor:
+    return W + lr * strength * importance * W_old
 
 
-def _other_way(W: Tensor, W_old: Tensor, F: Tensor, lr: float, strength: float) -> Tensor:
-    return ewc_pull(W_old, W, F, lr, strength)
+def _other_way(W: Tensor, W_old: Tensor, importance: Tensor, lr: float, strength: float) -> Tensor:
+    return ewc_pull(W_old, W, importance, lr, strength)
 
 
 EWC_PULL = Exercise(
@@ -225,28 +225,28 @@ EWC_PULL = Exercise(
     mistakes=(
         Mistake(
             _gradient_step,
-            "This is a gradient step on the penalty. It overshoots as soon as lr * strength * F is above 2. Set the "
-            "slope of the whole question to zero, and solve for W'.",
+            "This is a gradient step on the penalty. It runs away as soon as lr * strength * importance is above 2. Set "
+            "the slope of the whole question to zero, and solve for W'.",
         ),
-        Mistake(_no_division, "The sum is right. Divide it by its weights, 1 + lr * strength * F."),
+        Mistake(_no_division, "The sum is right. Divide it by its weights, 1 + lr * strength * importance."),
         Mistake(_other_way, "You pull the old weights to the new ones. It is the new W that is pulled."),
         Mistake(
-            lambda W, W_old, F, lr, strength: ewc_pull(W, W_old, F, 1.0, strength),
+            lambda W, W_old, importance, lr, strength: ewc_pull(W, W_old, importance, 1.0, strength),
             "You left out lr. Multiply the slope of the question by lr before you collect the terms with W'.",
         ),
         Mistake(
-            lambda W, W_old, F, lr, strength: ewc_pull(W, W_old, F / 2, lr, strength),
+            lambda W, W_old, importance, lr, strength: ewc_pull(W, W_old, importance / 2, lr, strength),
             "You kept the factor 1/2 of the penalty. It cancels: the slope of a square is twice the distance.",
         ),
         Mistake(
-            lambda W, W_old, F, lr, strength: ewc_pull(W, W_old, torch.ones_like(F), lr, strength),
-            "You hold every weight alike. Multiply by F, how much each one mattered.",
+            lambda W, W_old, importance, lr, strength: ewc_pull(W, W_old, torch.ones_like(importance), lr, strength),
+            "You hold every weight alike. Multiply by importance, how much each one mattered.",
         ),
     ),
     hints=(
         "For one weight the question is a parabola in W'. Where is its slope zero?",
-        "The slope is (W' - W) / lr + strength * F * (W' - W_old). Multiply by lr and collect the terms with W'.",
-        "hold = lr * strength * F; return (W + hold * W_old) / (1 + hold).",
+        "The slope is (W' - W) / lr + strength * importance * (W' - W_old). Multiply by lr and collect what has W'.",
+        "hold = lr * strength * importance; return (W + hold * W_old) / (1 + hold).",
     ),
 )
 
