@@ -225,7 +225,7 @@ EWC_PULL = Exercise(
     mistakes=(
         Mistake(
             _gradient_step,
-            "This is a gradient step on the penalty. It runs away as soon as lr * strength * importance is above 2. Set "
+            "This is a gradient step on the penalty. It runs away once lr * strength * importance is above 2. Set "
             "the slope of the whole question to zero, and solve for W'.",
         ),
         Mistake(_no_division, "The sum is right. Divide it by its weights, 1 + lr * strength * importance."),
