@@ -280,7 +280,7 @@ print(TwoRates(net.parameters()))
 # %% [markdown]
 # Task A: the digits with their labels. Task B contradicts it: every label is one higher (and 9 becomes 0). We practise A
 # for 500 steps, B for 60, and then rest for 300 steps. Beside two rates we run controls: nothing fades; no period (1);
-# and single rates from large to small. The four settings of two rates were found on other seeds.
+# and single rates from large to small. The four settings of two rates were found in earlier runs, on other networks.
 #
 # **Predict.** What will the network know of A and of B after the rest? Which control will behave alike?
 
