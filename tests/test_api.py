@@ -104,6 +104,7 @@ ORDER = [
     "horizon",
     "surprise",
     "tasks",
+    "meta",
     "training",
     "stacked",
     "sweeps",
