@@ -104,11 +104,11 @@ ORDER = [
     "horizon",
     "surprise",
     "tasks",
-    "meta",
     "training",
     "stacked",
     "sweeps",
     "contest",
+    "meta",
     "metrics",
     "course",
 ]

@@ -3,11 +3,11 @@
     h_0 = E [x; 1],   h_l = h_{l-1} + D_l tanh(U_l h_{l-1}),   answer = O h_3                                   (70)
 
 Block l learns by gradient descent on 1/2 |answer - y|^2, with one step for C_l inputs, on the sum of their gradients
-(71); it may decay towards its start at each of its steps, and it may be put back to its start at the end of its
-context (72). The answer is given before the weights change. `independent` blocks all read h_0, and their sum is read
-out (74). E and O do not move within a stream. Everything is differentiable with respect to the start.
+(71); an error longer than `cut` counts as that long (Huber's loss), so that one surprise cannot throw a memory off. It
+may decay towards its start at each of its steps, and it may be put back to its start at the end of its context (72).
+The answer is given before the weights change. `independent` blocks all read h_0, and their sum is read out (74). E and
+O do not move within a stream. Everything is differentiable with respect to the start.
 
-The inner gradients are written by hand: they are outer products, a chunk adds up its factors and no gradient is stored.
 All copies stand in the LAST axis, where elementwise arithmetic on tiny matrices is fast.
 
 Symbols   W worlds, B streams of each, N = W B copies, T steps, d width of the chain, L = 3 blocks.
@@ -34,7 +34,8 @@ class Chain:
     Args     periods: C_l, steps between two writes; math.inf for a block that is not written. resets: steps after
              which a block is put back to its start, 0 for never; a multiple of the period. rates: "one" learning rate,
              one for each "block", or one for each "parameter". decay: towards the start, "none" or for each "block"
-             or "parameter". independent: whether the blocks stand side by side.
+             or "parameter". independent: whether the blocks stand side by side. cut: the longest error whose gradient
+             is not cut; math.inf for the plain squared loss.
     Raises   ValueError for another word, periods and resets that do not fit, or a negative reset.
     """
 
@@ -43,6 +44,7 @@ class Chain:
     rates: str = "block"
     decay: str = "none"
     independent: bool = False
+    cut: float = 4.0
 
     def __post_init__(self) -> None:
         if len(self.periods) != len(self.resets) or not self.periods or min(self.periods) < 1 or min(self.resets) < 0:
@@ -138,97 +140,3 @@ def new_start(
     odds = torch.full((len(seeds),), math.log(decay / (1 - decay)), dtype=torch.float64)
     decays = [factors(chain.decay, odds) for _ in chain.periods] if chain.decay != "none" else []
     return Start(into, out, matrices[:L], matrices[L:], each[:1] * L if chain.rates == "one" else each, decays)
-
-
-@dataclass
-class Reading:
-    """What came of it: errors (T, 2, N) before each write, the weights at the end, and the writes of each block."""
-
-    errors: Tensor
-    up: Matrices
-    down: Matrices
-    written: list[int]
-
-
-def times(M: Tensor, v: Tensor) -> Tensor:
-    """Return the products M v of all copies; M (rows, columns, N), v (columns, N)."""
-    return (M * v).sum(1)
-
-
-def transposed_times(M: Tensor, v: Tensor) -> Tensor:
-    """Return the products M^T v of all copies; M (rows, columns, N), v (rows, N)."""
-    return (M * v[:, None]).sum(0)
-
-
-def forward(chain: Chain, h: Tensor, up: Matrices, down: Matrices) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Return the end of the chain (d, N), and what each block read and its hidden units, for h (d, N)."""
-    seen, first = [], h
-    for U, D in zip(up, down, strict=True):
-        source = first if chain.independent else h
-        hidden = times(U, source).tanh()
-        seen.append((source, hidden))
-        h = h + times(D, hidden)
-    return h, seen
-
-
-def factors_of_gradients(
-    chain: Chain, g: Tensor, seen: list[tuple[Tensor, Tensor]], up: Matrices, down: Matrices
-) -> list[tuple[Tensor, Tensor]]:
-    """Return (a, b) of each block: its gradients are a h^T for U (h what it read) and b z^T for D (z hidden units).
-
-    Args     g: gradient at the end of the chain, (d, N). seen: from `forward`. up, down: L matrices each.
-    """
-    found = []
-    for level in range(len(up) - 1, -1, -1):
-        hidden = seen[level][1]
-        back = transposed_times(down[level], g)
-        a = torch.addcmul(back, back * hidden, hidden, value=-1)  # tanh' = 1 - tanh^2
-        found.append((a, g))
-        if level and not chain.independent:
-            g = g + transposed_times(up[level], a)
-    return found[::-1]
-
-
-def read(chain: Chain, start: Start, x: Tensor, y: Tensor) -> Reading:
-    """Let the chain read streams and learn from them.
-
-    Args     chain: how it learns. start: one for every copy, from `Start.spread`. x: (T, inputs, N). y: (T, 2, N).
-    """
-    up, down = list(start.up), list(start.down)
-    waiting: list[list[tuple[Tensor, ...]]] = [[] for _ in up]
-    written, errors = [0] * len(up), []
-    entering = (start.into[:, :-1] * x[:, None]).sum(2) + start.into[:, -1]  # (T, d, N)
-    for step, (h, target) in enumerate(zip(entering.unbind(), y.unbind(), strict=True), start=1):
-        end, seen = forward(chain, h, up, down)
-        errors.append(times(start.out, end) - target)
-        factors = factors_of_gradients(chain, transposed_times(start.out, errors[-1]), seen, up, down)
-        for level, (period, reset) in enumerate(zip(chain.periods, chain.resets, strict=True)):
-            if math.isinf(period):
-                continue
-            waiting[level].append((*factors[level], *seen[level]))
-            if step % period:
-                continue
-            if reset and step % reset == 0:
-                up[level], down[level] = start.up[level], start.down[level]
-            else:
-                up[level], down[level] = _write(start, level, up[level], down[level], waiting[level])
-            waiting[level] = []
-            written[level] += 1
-    return Reading(torch.stack(errors), up, down, written)
-
-
-def _write(start: Start, level: int, U: Tensor, D: Tensor, chunk: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
-    """Return U and D after one step on the summed gradients of a chunk, and after decay."""
-    a, b, h, z = (torch.stack(part) if len(chunk) > 1 else part[0] for part in zip(*chunk, strict=True))
-    if start.decays:
-        fade_up, fade_down = start.decays[level]
-        U, D = torch.lerp(U, start.up[level], fade_up), torch.lerp(D, start.down[level], fade_down)
-    rate_up, rate_down = start.rates[level]
-    return _step(U, rate_up, a, h), _step(D, rate_down, b, z)
-
-
-def _step(M: Tensor, rate: Tensor, a: Tensor, h: Tensor) -> Tensor:
-    """Return M - rate * sum of a h^T over the chunk; a and h are (d, N), or (C, d, N)."""
-    if a.ndim == 3:
-        return torch.addcmul(M, rate, torch.einsum("cin,cjn->ijn", a, h), value=-1)
-    return torch.addcmul(M, rate * a[:, None], h[None], value=-1)

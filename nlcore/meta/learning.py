@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlcore.meta.chain import Chain, Reading, Start, forward, new_start, read, times
+from nlcore.meta.adjoint import loss_and_gradients
+from nlcore.meta.chain import Chain, Start, new_start
+from nlcore.meta.reading import Reading, forward, read, times
 from nlcore.tasks.contexts import Streams, streams
 
 TRAINING, TESTING, LONG, PROBES = 0, 1_000_000, 1_000_001, 1_000_002  # numbers of draws of streams
@@ -62,8 +64,7 @@ def meta_learn(
     moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in start.parameters()]
     for iteration in range(iterations):
         given = streams(seeds, boundaries, number, steps, TRAINING + iteration, noise, device=device)
-        loss = on_streams(chain, start, given).errors.square().sum() / (number * steps)
-        gradients = torch.autograd.grad(loss, start.parameters())
+        gradients = loss_and_gradients(chain, start, copies_last(given.x), copies_last(given.y), number)[1]
         falling = 0.525 + 0.475 * math.cos(math.pi * iteration / iterations)
         _adam(start.parameters(), gradients, moments, outer * falling, iteration + 1)
     return start

@@ -62,7 +62,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 TUNING, WORLDS = (1000, 1001), tuple(range(12))
 RATES, OUTER_RATES = (0.015, 0.03), (0.02, 0.04, 0.08)
-SEARCHED, TRAINED = 50, 150  # outer iterations of four streams a world
+SEARCHED, TRAINED = 30, 120  # outer iterations of four streams a world
 
 
 def tune(name: str, kind: str) -> dict[str, Any]:
