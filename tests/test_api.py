@@ -130,6 +130,7 @@ ORDER = [
     "continual",
     "sweeps",
     "contest",
+    "meta",
     "metrics",
     "course",
 ]
