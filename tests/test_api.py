@@ -127,11 +127,11 @@ ORDER = [
     "tasks",
     "training",
     "stacked",
+    "metrics",
     "continual",
     "sweeps",
     "contest",
     "meta",
-    "metrics",
     "course",
 ]
 

@@ -3,10 +3,11 @@
 Read them in this order: `lessons` (learn a task, be tested on all), `replay` (show some old examples again), `ewc`
 (hold on to the weights that mattered), `class_means` (a classifier that cannot forget), `averages` (slow copies of the
 weights, each with its own horizon), `two_rates` (a fast level that fades on a slow level), `lifetimes` (many seeds and
-learning rates at once).
+learning rates at once), `chains` (blocks with periods or rates of their own, as one model in such a life).
 """
 
 from nlcore.continual.averages import WeightAverages
+from nlcore.continual.chains import StackedChain, chain_lifetimes
 from nlcore.continual.class_means import NearestClassMean
 from nlcore.continual.ewc import EWC, fisher
 from nlcore.continual.lessons import accuracies, study
@@ -18,10 +19,12 @@ __all__ = [
     "EWC",
     "NearestClassMean",
     "Reservoir",
+    "StackedChain",
     "TwoRates",
     "WeightAverages",
     "accuracies",
     "all_at_once",
+    "chain_lifetimes",
     "fisher",
     "lifetimes",
     "study",
