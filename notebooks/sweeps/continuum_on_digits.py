@@ -70,7 +70,8 @@ def measure(job: tuple[str, str]) -> dict:
         "at_edge": best in (0, len(RATES) - 1),
         **{words: _rounded(values[0]) for words, values in found.items()},
         "at": {
-            str(rate): {words: _rounded(values[k]) for words, values in found.items()} for k, rate in enumerate(SHOWN, 1)
+            str(rate): {words: _rounded(values[k]) for words, values in found.items()}
+            for k, rate in enumerate(SHOWN, start=1)
         },
     }
 
