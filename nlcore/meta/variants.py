@@ -40,17 +40,14 @@ VARIANTS: dict[str, Chain] = {
     "only the last block, decay": Chain((math.inf, math.inf, 1), decay="block"),
 }
 
-# What is measured on every kind of stream; the others on aligned ones alone.
+# What is measured on every kind of stream: periods and resets alone, together and not at all, and the best flat memory.
 IMPORTANT = (
     "flat, rate a block",
-    "flat, rate + decay a block",
     BEST_FLAT,
     "CMS 1-8-32",
     "CMS 1-8-32, decay a block",
     NESTED_CMS,
     CONTROL,
-    "nested CMS, rate + decay a parameter",
-    "independent nested CMS",
 )
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -58,6 +55,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "random phase": {"boundaries": "phase"},
     "random boundaries": {"boundaries": "random"},
     "noise 1.0": {"boundaries": "aligned", "noise": 1.0},
+}
+
+MAP: dict[str, tuple[str, ...]] = {
+    "aligned": tuple(VARIANTS),
+    "random phase": IMPORTANT,
+    "random boundaries": (*IMPORTANT, "nested CMS, rate + decay a parameter", "independent nested CMS"),
+    "noise 1.0": IMPORTANT,
 }
 
 TUNING, WORLDS = (1000, 1001), tuple(range(12))
