@@ -24,8 +24,8 @@
 # ## 1 · What lies between "every token" and "never"?
 #
 # A Transformer has two kinds of memory. Attention is made anew for every token. The weights of its MLPs are written in
-# training and then **never** again. The paper puts a row of memories between the two: a chain of small networks,
-# $f_1$ to $f_k$, the **Continuum Memory System** (CMS).
+# training and then **never** again. The paper puts a chain of small networks between the two: the **Continuum Memory
+# System** (CMS).
 #
 # $$
 # y_t = \mathrm{MLP}^{(f_k)}\Bigl( \cdots \mathrm{MLP}^{(f_2)}\bigl( \mathrm{MLP}^{(f_1)}(x_t) \bigr) \Bigr) \tag{NL 70}
@@ -87,11 +87,10 @@ course.hint.chunk_weights(1)  # then 2 and 3, if you need them
 # %%
 import torch
 
-from nlcore.cms import ContinuumMemory
+from nlcore.cms import ContinuumMemory, learning
 from nlcore.cms.blocks import mlp
-from nlcore.cms.learning import _end_chunk, token_loop
 
-course.show(mlp, ContinuumMemory.start_stream, ContinuumMemory.forward, token_loop, _end_chunk)
+course.show(mlp, ContinuumMemory.start_stream, ContinuumMemory.forward, learning.token_loop, learning._end_chunk)
 
 f64 = torch.float64
 torch.manual_seed(0)
@@ -160,12 +159,12 @@ course.claim(
 # curve is a saw, and which one a staircase?
 
 # %%
-VARIANTS = ("sequential", "nested", "independent")
+PLANS = ("sequential", "nested", "independent")
 steps, periods = 96, (1, 8, 32)
 x = torch.randn(1, steps, 8, dtype=f64)
 target = (x @ teacher).tanh() + 0.3 * torch.randn(1, steps, 8, dtype=f64)
 walks = {}
-for variant in VARIANTS:
+for variant in PLANS:
     torch.manual_seed(1)
     cms = ContinuumMemory(8, periods, variant, lrs=(0.02, 0.01, 0.005), hidden=16, dtype=f64)
     state, rows = cms.start_stream(1), []
@@ -177,7 +176,7 @@ for variant in VARIANTS:
 
 # %% tags=["figure"]
 fig, axes = course.canvas(7.4, 2.7, cols=3, sharey=True)
-for ax, variant in zip(axes, VARIANTS, strict=True):
+for ax, variant in zip(axes, PLANS, strict=True):
     for level, style in enumerate(course.style.STYLES[:3]):
         look = style | {"marker": "", "drawstyle": "steps-post", "label": f"period {periods[level]}"}
         ax.plot(range(1, steps + 1), walks[variant][:, level], **look)
@@ -188,7 +187,7 @@ axes[2].legend(loc="upper left", fontsize=8)
 fig.suptitle("A period makes stairs, a reset makes a saw", fontweight="bold", x=0.01, ha="left")
 alt = "Distance of each block from its start after 96 tokens. " + "; ".join(
     f"{variant}: " + ", ".join(f"period {p} {d:.2f}" for p, d in zip(periods, walks[variant][-1].tolist(), strict=True))
-    for variant in VARIANTS
+    for variant in PLANS
 )
 course.figure(
     fig, "three-variants-of-cms", alt=alt + ". In the nested variant the fast blocks fall to zero again and again."
@@ -403,7 +402,7 @@ def along(kind, line, words, at):
 # %%
 fig, ax = course.canvas(6.0, 2.9)
 marks, whiskers = {}, {}
-for shift, (line, style) in enumerate(zip(LINES, course.style.STYLES, strict=False)):
+for line, style in zip(LINES, course.style.STYLES, strict=False):
     marks[line] = ax.plot([], [], label=line, **(style | {"linewidth": 1.2, "antialiased": False}))[0]
     colour = {"color": style["color"], "linewidth": 1, "antialiased": False}
     whiskers[line] = [ax.plot([], [], **colour)[0] for _ in SLOWEST]
@@ -508,15 +507,21 @@ fig.suptitle("Tuned alike, periods alone gain nothing that rates do not", fontwe
 course.figure(fig, "periods-against-flat", alt="Accuracy at the end, points above flat. " + "; ".join(alt) + ".")
 
 # %% tags=["claim"]
-gain = {kind: to_flat[kind, "periods 1-8-64, sum", "all"] for kind in STREAMS}
+sums = [to_flat[kind, "periods 1-8-64, sum", "all"] for kind in STREAMS]
 course.claim(
-    "periods 1-8-64 (sum) minus flat, points of accuracy at the end: {a} (new classes), {b} (permuted), {c} (rotated)",
-    all(span.low < 1 for span in gain.values()),
-    **dict(zip("abc", gain.values(), strict=True)),
+    "periods 1-8-64 with the sum, as in (NL 71), minus flat, in points: {a} (new classes), {b} (permuted), {c} (rotated)",
+    all(span.low < 1 for span in sums),
+    **dict(zip("abc", sums, strict=True)),
+)
+slower, twin = (to_flat["permuted", name, "all"] for name in (MEAN, RATES))
+course.claim(
+    "permuted, periods 1-8-64 with the mean: {a} points above flat. But the control without periods has the same: {b}",
+    slower.low > 0 and abs(slower.mean - twin.mean) < 1,
+    a=slower,
+    b=twin,
 )
 course.claim(
-    "slow block first (64-8-1, mean) minus flat, permuted: {a} points; its control without periods: {b}; "
-    "and a chain in which only the first block learns at all: {c}",
+    "permuted, the other way round (64-8-1, mean): {a} points; its control: {b}. And if only the first block learns: {c}",
     to_flat["permuted", "periods 64-8-1, mean", "all"].high < 0,
     a=to_flat["permuted", "periods 64-8-1, mean", "all"],
     b=to_flat["permuted", "rates 1/64, 1/8, 1", "all"],
@@ -524,9 +529,9 @@ course.claim(
 )
 
 # %% [markdown]
-# So in plain training a period buys what a learning rate buys: blocks that learn less forget less. The paper's claim that
-# levels of lower frequency protect old knowledge does not show up here **by the period itself**. What a period does buy is
-# fewer writes.
+# So a chain can gain from blocks of **different speed**, but the speed can be a learning rate; the period adds nothing to
+# it. The paper's claim that levels of lower frequency protect old knowledge does not show up here by the period itself.
+# On new classes nothing helps at all, as in notebook 07. What a period does buy is fewer writes.
 #
 # ## 5 · What does a period save?
 #
@@ -629,45 +634,94 @@ course.claim(
 
 # %% [markdown]
 # Read the saving with care. Every block still answers every token and still gets its gradient; only the writes are saved.
-# That is worth most where writing is dear (weights spread over many machines) and where chunks are read at once: with
-# shortest period 8, eight tokens need no waiting for each other.
+# That is worth most where writing is dear, as with weights spread over many machines.
 #
+# Besides, all tokens up to the next write can be read **at once**, since no weight changes between them.
+#
+# **Predict.** In how many parts must 128 tokens be read with periods 1-8-64, and with 8-32-64?
+
+# %%
+from nlcore.cms import squared_error
+
+course.show(learning.chunk_loop, squared_error)
+parts = {}
+for name in ("1-8-64", "8-32-64"):
+    cms, lengths = ContinuumMemory(8, SYSTEMS[name][0], lrs=0.003, hidden=16, dtype=f64), []
+
+    def counting_loss(output, target, lengths=lengths):
+        lengths.append(output.shape[1])  # tokens in this part
+        return squared_error(output, target)
+
+    with torch.no_grad():
+        cms(x, target, loss=counting_loss)
+    parts[name] = len(lengths)
+
+# %% tags=["claim"]
+course.claim(
+    "128 tokens are read in {a} parts with periods 1-8-64, one after the other, and in {b} with 8-32-64",
+    parts["1-8-64"] == 128 and parts["8-32-64"] == 16,
+    a=parts["1-8-64"],
+    b=parts["8-32-64"],
+)
+
+# %% [markdown]
 # ## 6 · What is missing: the starts
 #
-# So far every block started at random. In the paper the starts are learned, by the slower level. In the **nested** variant,
-# the start of block $s+1$ is the best one for a context of the slower block $s$:
+# So far every block started at random. In the paper the starts are learned, by a slower level. In the **nested** variant
+# the start of block $s+1$ is the best one for the contexts $\mathcal{T}$ of the slower block $s$:
 #
 # $$
 # \theta_0^{(f_{s+1})} = \arg\min_{\Phi} \; \mathbb{E}_{\mathcal{T} \sim \mathcal{C}^{(s)}} \bigl[ \ell(\Theta, \mathcal{T};
 # \Phi) \bigr] \tag{NL 72}
 # $$
 #
-# In the **sequential** variant, all starts are the best ones for whole streams:
+# In the **sequential** variant all starts are the best ones for whole streams:
 #
 # $$
 # \theta_0^{(f_s)} = \arg\min_{\Phi} \; \mathbb{E}_{\mathcal{T} \sim \mathcal{C}^{(1)}} \bigl[ \ell(\Theta, \mathcal{T};
 # \Phi) \bigr] \tag{NL 73}
 # $$
 #
-# The loss $\ell$ is the one **while learning**: the gradient runs back through all inner writes. This is meta-learning. A
-# reset then means: go back to what has proved to be a good beginning.
-
-# %% [markdown]
-# It needs streams that have something to learn at several speeds. Each of ours is a sum of three rules plus noise: the
-# slow rule stays for all 128 steps, the middle one is drawn again every 32, the fast one every 8. All are read out of
-# fixed features, which can be learned once and for all; the read-outs can only be learned within the stream. The
-# boundaries are **aligned** with the steps 8, 16, ..., or they come at random.
+# The loss $\ell$ is the one **while learning**: its gradient runs back through all inner writes. This is meta-learning. A
+# reset then means: go back to what has proved to be a good beginning. We learn all starts with one outer Adam.
 
 # %%
+from nlcore.meta import reading
 from nlcore.meta.learning import TESTING, meta_learn, on_streams
-from nlcore.meta.reading import _write, read
 from nlcore.meta.variants import BEST_FLAT, CONTROL, IMPORTANT, KINDS, NESTED_CMS, VARIANTS
-from nlcore.tasks.contexts import streams
 
-course.show(streams, read, _write, meta_learn, on_streams)
+course.show(reading.read, reading._write, meta_learn, on_streams)
 
 # %% [markdown]
-# Two memories with the same three blocks, the same number of passes and the same search for their rates:
+# It needs streams with something to learn at several speeds. Ours are a sum of three rules plus noise: the slow rule stays
+# for all 128 steps, the middle one is drawn again every 32, the fast one every 8. The boundaries are **aligned** (at the
+# steps 8, 16, ...) or come at random.
+#
+# The rules read fixed features of the input. Features can be learned once and for all; what is read out of them can only be
+# learned within the stream.
+
+# %% tags=["figure"]
+from nlcore.tasks.contexts import streams
+
+course.show(streams)
+fig, axes = course.canvas(7.4, 2.4, cols=2, sharey=True)
+for ax, boundaries in zip(axes, ("aligned", "random"), strict=True):
+    begins = streams([0], boundaries, number=1).begins[0, 0]  # (steps, 2): a middle, a fast context begins
+    for height, style in enumerate(course.style.STYLES[:2]):
+        at = (begins[:, height].nonzero().flatten() + 1).tolist()
+        ax.vlines(at, height - 0.35, height + 0.35, color=style["color"], linewidth=2)
+        ax.hlines(height, 1, 128, color=style["color"], linewidth=1)
+    ax.hlines(-1, 1, 128, color="black", linewidth=1)
+    ax.vlines([1], -1.35, -0.65, color="black", linewidth=2)
+    ax.set_title(boundaries, fontweight="normal")
+    ax.set(xlabel="step of the stream", xticks=[1, 32, 64, 96, 128], ylim=(-1.6, 1.6))
+axes[0].set_yticks([-1, 0, 1], ["slow rule", "middle rule", "fast rule"])
+fig.suptitle("A bar is the begin of a new context", fontweight="bold", x=0.01, ha="left")
+alt = f"Contexts of one stream. Aligned: every 32 and 8 steps. Random: the last picture has {len(at)} fast contexts."
+course.figure(fig, "contexts-inside-contexts", alt=alt)
+
+# %% [markdown]
+# Two memories with the same three blocks, the same passes and the same search for their rates:
 #
 # * **nested**: periods 1-8-32; the first block returns to its start after 8 steps, the second after 32
 # * **flat**: all blocks written at every step, with a learned rate and a learned decay towards its start for **every single
@@ -808,6 +862,8 @@ course.claim(
     a=order_gap,
     b=side,
 )
+
+# %% tags=["claim"]
 cheap = min(
     (
         n
@@ -859,6 +915,25 @@ course.claim(
     **dict(zip("abcd", elsewhere.values(), strict=True)),
 )
 
+# %% tags=["claim"]
+from nlcore.meta.chain import Chain, new_start
+
+course.show(Chain, new_start)
+EQUAL = "nested CMS, rate + decay a parameter"
+sizes = {
+    name: sum(p.numel() for p in new_start(VARIANTS[name], [0], [0.03]).parameters()) for name in (EQUAL, BEST_FLAT)
+}
+course.claim(
+    "with equal parameters too ({n} numbers each, a rate and a decay for every single one): nested minus flat is {a} "
+    "aligned and {b} with random boundaries",
+    sizes[EQUAL] == sizes[BEST_FLAT]
+    and versus("aligned", EQUAL, BEST_FLAT).high < 0
+    and versus("random boundaries", EQUAL, BEST_FLAT).low > 0,
+    n=sizes[EQUAL],
+    a=versus("aligned", EQUAL, BEST_FLAT),
+    b=versus("random boundaries", EQUAL, BEST_FLAT),
+)
+
 # %% [markdown]
 # One column is left: **retention**, the error on the slow rule alone at the end of a stream. The nested memory is far ahead
 # there. Does it forget less? Its fast blocks have just been reset, so they add nothing to the answer, and the slow rule
@@ -871,6 +946,12 @@ course.claim(
     "a by-product of the reset, not of slow writing",
     kept[CONTROL] < 0.5 * kept[BEST_FLAT] and abs(kept[CONTROL] - kept[NESTED_CMS]) < 0.1,
     **dict(zip("abc", kept.values(), strict=True)),
+)
+added = {kind: versus(kind, NESTED_CMS, CONTROL, "retention") for kind in ("random phase", "random boundaries")}
+course.claim(
+    "only beside true boundaries do periods add some retention to the resets: {a} (random phase), {b} (random boundaries)",
+    all(span.high < 0 for span in added.values()),
+    **dict(zip("ab", added.values(), strict=True)),
 )
 longer = {n: torch.tensor(meta["results"]["aligned"][n]["online, iterations doubled"]) for n in (NESTED_CMS, BEST_FLAT)}
 gap = confidence_interval(longer[NESTED_CMS] - longer[BEST_FLAT])

@@ -243,6 +243,41 @@ MUTANTS = (
         "allowed = number >= -1",
         "claims 07",
     ),
+    Mutant(
+        "a level writes at every token of its chunk",
+        "cms/learning.py",
+        "if level.tokens == rules.periods[index]:",
+        "if level.tokens <= rules.periods[index]:",
+        "NL 71",
+    ),
+    Mutant(
+        "a nested level returns to its start one write late",
+        "cms/learning.py",
+        "updates % context == 0",
+        "updates % context == 1 % context",
+        "NL 72",
+    ),
+    Mutant(
+        "the blocks side by side are added up without weights",
+        "cms/continuum.py",
+        "return torch.stack(answers, -1) @ self.mixture if",
+        "return torch.stack(answers, -1).sum(-1) if",
+        "NL 74",
+    ),
+    Mutant(
+        "a period of the optimizer begins one step late",
+        "optimizers/periodic.py",
+        "if self.waiting[index] == period:",
+        "if self.waiting[index] == period + 1:",
+        "08.1",
+    ),
+    Mutant(
+        "a reset of a meta-learned memory does not pass the gradient on to the start",
+        "meta/adjoint.py",
+        "self.start_bar += self.bar\n        self.bar.zero_()",
+        "self.bar.zero_()",
+        "NL 73",
+    ),
 )
 
 
