@@ -70,11 +70,16 @@ class StackedChain(nn.Module):
     @torch.no_grad()
     def finite(self) -> Tensor:
         """Return which copies still have finite weights, (S, R) booleans."""
-        return torch.stack([torch.stack(list(level)).isfinite().all(-1) for level in self.levels]).all(0)
+        rows = [torch.stack(self._rows(level)).isfinite().all(-1) for level in range(len(self.levels))]
+        return torch.stack(rows).all(0)
+
+    def _rows(self, level: int) -> list[Tensor]:
+        """Return the weights of a level, one tensor (R, all weights of a copy) a setting."""
+        return list(self.levels[level].parameters())
 
     def _weights(self, level: int) -> list[Tensor]:
         shapes = self.shapes[level]
-        rows = torch.stack(list(self.levels[level]))  # (S, R, all weights of a copy)
+        rows = torch.stack(self._rows(level))  # (S, R, all weights of a copy)
         parts = rows.split([math.prod(shape) for shape in shapes], dim=-1)
         return [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
@@ -82,9 +87,9 @@ class StackedChain(nn.Module):
         self, lrs: Sequence[float], periods: Sequence[int], reduction: str, scales: Sequence[float]
     ) -> PeriodicOptimizer:
         """Return gradient descent with a period for each level and lrs[s] * scales[l] for level l of setting s."""
-        each = []
-        for level, scale in zip(self.levels, (*scales, 1.0), strict=True):
-            groups = [{"params": [row], "lr": lr * scale} for row, lr in zip(level, lrs, strict=True)]
+        each: list[torch.optim.Optimizer] = []
+        for level, scale in enumerate([*scales, 1.0]):
+            groups = [{"params": [row], "lr": lr * scale} for row, lr in zip(self._rows(level), lrs, strict=True)]
             each.append(torch.optim.SGD(groups, lr=0.0))
         return PeriodicOptimizer(each, [*periods, 1], reduction)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nlcore.continual.averages import WeightAverages
 from nlcore.continual.ewc import EWC
@@ -96,7 +96,7 @@ def _columns(task: Task) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _learn(
-    model: StackedMLP,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     columns: Sequence[Tensor],
     steps: int,

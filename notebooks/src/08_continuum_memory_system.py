@@ -340,7 +340,7 @@ course.hint.control_rates(1)  # then 2 and 3, if you need them
 # Now the benchmark of notebook 07: digits in five tasks, new classes, permuted pixels or turned images. The model is a
 # chain of three blocks with the class scores read out at the end (written at every step, in all variants).
 #
-# Every variant has one learning rate and the same search: ten rates, 1.9 apart, three tuning seeds, images kept aside.
+# Every variant has one learning rate and the same search: ten rates, 1.9 apart, eight tuning seeds, images kept aside.
 # The result comes from twelve other seeds and the test images. A script has done it; we read its record and run a part
 # again.
 
@@ -451,20 +451,30 @@ course.explore(
 # %% tags=["claim"]
 twins = [(f"periods 1-{C}-{C * C}, mean", f"rates 1, 1/{C}, 1/{C * C}") for C in (2, 4, 8)]
 twins.append(("periods 64-8-1, mean", "rates 1/64, 1/8, 1"))
-apart = {
-    (kind, one, at): confidence_interval(measured(kind, one, "all", at) - measured(kind, other, "all", at))
-    for kind in STREAMS
-    for one, other in twins
-    for at in SHOWN[1:]
-}
-worst = max(apart.values(), key=lambda span: abs(span.mean))
+*usual, large = SHOWN[1:]
+
+
+def apart(kind, one, other, at):
+    """Return the accuracy at the end, one minus other, in points, paired by seed."""
+    return confidence_interval(100 * (measured(kind, one, "all", at) - measured(kind, other, "all", at)))
+
+
+spans = [apart(kind, *twin, at) for kind in STREAMS for twin in twins for at in usual]
 course.claim(
-    "over {n} comparisons at equal rates, periods with the mean and their control differ in accuracy by {b:.4f} in the "
-    "middle and by {a} at most",
-    abs(worst.mean) < 0.05 and sorted(abs(s.mean) for s in apart.values())[len(apart) // 2] < 0.01,
-    n=len(apart),
-    b=sorted(abs(span.mean) for span in apart.values())[len(apart) // 2],
-    a=worst,
+    "{n} comparisons at equal rates up to {top}: periods with the mean and their control differ by {a:.2f} points of "
+    "accuracy in the middle and by {b:.1f} at most",
+    max(abs(span.mean) for span in spans) < 2 and sorted(abs(span.mean) for span in spans)[len(spans) // 2] < 0.3,
+    n=len(spans),
+    top=usual[-1],
+    a=sorted(abs(span.mean) for span in spans)[len(spans) // 2],
+    b=max(abs(span.mean) for span in spans),
+)
+parting = [apart(kind, *twin, large) for kind in STREAMS for twin in twins]
+course.claim(
+    "at the rate {top} they part by up to {a:.1f} points, as (08.2) lets us expect: long chunks are the first to become unstable",
+    min(span.mean for span in parting) < -2,
+    top=large,
+    a=max(abs(span.mean) for span in parting),
 )
 
 # %%
@@ -506,32 +516,39 @@ axes[0].invert_yaxis()
 fig.suptitle("Tuned alike, periods alone gain nothing that rates do not", fontweight="bold", x=0.01, ha="left")
 course.figure(fig, "periods-against-flat", alt="Accuracy at the end, points above flat. " + "; ".join(alt) + ".")
 
+
 # %% tags=["claim"]
+def points(*key):
+    """Return the points above flat in words."""
+    span = to_flat[key]
+    return f"{span.mean:+.1f} [{span.low:+.1f}, {span.high:+.1f}]"
+
+
 sums = [to_flat[kind, "periods 1-8-64, sum", "all"] for kind in STREAMS]
 course.claim(
     "periods 1-8-64 with the sum, as in (NL 71), minus flat, in points: {a} (new classes), {b} (permuted), {c} (rotated)",
     all(span.low < 1 for span in sums),
-    **dict(zip("abc", sums, strict=True)),
+    **dict(zip("abc", [points(kind, "periods 1-8-64, sum", "all") for kind in STREAMS], strict=True)),
 )
 slower, twin = (to_flat["permuted", name, "all"] for name in (MEAN, RATES))
 course.claim(
     "permuted, periods 1-8-64 with the mean: {a} points above flat. But the control without periods has the same: {b}",
     slower.low > 0 and abs(slower.mean - twin.mean) < 1,
-    a=slower,
-    b=twin,
+    a=points("permuted", MEAN, "all"),
+    b=points("permuted", RATES, "all"),
 )
+frozen = to_flat["permuted", "only the first block learns", "all"]
 course.claim(
-    "permuted, the other way round (64-8-1, mean): {a} points; its control: {b}. And if only the first block learns: {c}",
-    to_flat["permuted", "periods 64-8-1, mean", "all"].high < 0,
-    a=to_flat["permuted", "periods 64-8-1, mean", "all"],
-    b=to_flat["permuted", "rates 1/64, 1/8, 1", "all"],
-    c=to_flat["permuted", "only the first block learns", "all"],
+    "and so has a chain whose slow blocks never learn at all: {a}; the other way round (64-8-1, mean) it is {b}",
+    abs(frozen.mean - slower.mean) < 2 and to_flat["permuted", "periods 64-8-1, mean", "all"].high < 0,
+    a=points("permuted", "only the first block learns", "all"),
+    b=points("permuted", "periods 64-8-1, mean", "all"),
 )
 
 # %% [markdown]
-# So a chain can gain from blocks of **different speed**, but the speed can be a learning rate; the period adds nothing to
-# it. The paper's claim that levels of lower frequency protect old knowledge does not show up here by the period itself.
-# On new classes nothing helps at all, as in notebook 07. What a period does buy is fewer writes.
+# So where slow blocks help, they help by **learning less**: a small rate does the same, and so does none. The paper's claim
+# that levels of lower frequency protect old knowledge does not show up here by the period itself. On new classes nothing
+# helps at all, as in notebook 07; there the search finds noise only. What a period does buy is fewer writes.
 #
 # ## 5 · What does a period save?
 #
@@ -612,7 +629,7 @@ for level, (colour, hatch) in enumerate((("blue", ""), ("orange", "//"), ("green
     look = {"color": course.style.COLOURS[colour], "hatch": hatch, "edgecolor": "white", "label": f"block {level}"}
     ax.barh(range(len(SYSTEMS)), widths, left=left, height=0.6, **look)
     left += widths
-ax.plot(list(formula.values()), range(len(SYSTEMS)), "k|", markersize=18, label="formula (08.3)")
+ax.plot(list(formula.values()), range(len(SYSTEMS)), "k|", markersize=14, label="formula (08.3)")
 ax.set_yticks(range(len(SYSTEMS)), list(SYSTEMS))
 ax.invert_yaxis()
 ax.set(xlabel="numbers written for each token", title="Slow blocks are written almost for free")
@@ -716,8 +733,8 @@ for ax, boundaries in zip(axes, ("aligned", "random"), strict=True):
     ax.set_title(boundaries, fontweight="normal")
     ax.set(xlabel="step of the stream", xticks=[1, 32, 64, 96, 128], ylim=(-1.6, 1.6))
 axes[0].set_yticks([-1, 0, 1], ["slow rule", "middle rule", "fast rule"])
-fig.suptitle("A bar is the begin of a new context", fontweight="bold", x=0.01, ha="left")
-alt = f"Contexts of one stream. Aligned: every 32 and 8 steps. Random: the last picture has {len(at)} fast contexts."
+fig.suptitle("A bar is the beginning of a new context", fontweight="bold", x=0.01, ha="left")
+alt = f"Contexts of one stream. Aligned: every 32 and 8 steps. Random: {len(at)} fast contexts of any length."
 course.figure(fig, "contexts-inside-contexts", alt=alt)
 
 # %% [markdown]
@@ -757,7 +774,7 @@ for ax, kind in zip(axes, lead, strict=True):
     ax.set_title(kind, fontweight="normal")
     ax.set(xlabel="step of the stream", xticks=range(0, 129, 32))
 axes[0].set_ylabel("squared error\n(4 worlds, 128 streams)")
-axes[0].legend(loc="upper right")
+axes[1].legend(loc="upper right")
 fig.suptitle("A good beginning at the right moment", fontweight="bold", x=0.01, ha="left")
 alt = "Mean squared error over the stream. " + "; ".join(
     f"{kind}: nested {online[kind, NESTED_CMS].mean():.2f}, flat {online[kind, BEST_FLAT].mean():.2f}" for kind in lead
@@ -895,7 +912,7 @@ for ax, kind in zip(axes, KINDS, strict=True):
         span, style = versus(kind, name, BEST_FLAT), course.style.STYLES[0 if any(VARIANTS[name].resets) else 1]
         bars = [[span.mean - span.low], [span.high - span.mean]]
         ax.errorbar([span.mean], [height], xerr=bars, color=style["color"], fmt=style["marker"], capsize=2)
-    ax.set_title(kind, fontweight="normal", fontsize=10)
+    ax.set_title(kind, fontweight="normal", fontsize=9)
     ax.set(xlim=(-0.32, 0.32), xticks=[-0.2, 0, 0.2])
     alt.append(f"{kind}: " + ", ".join(f"{name} {versus(kind, name, BEST_FLAT).mean:+.2f}" for name in others))
 axes[0].set_yticks(range(len(others)), others, fontsize=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ def _tokens(n: int) -> list[Tensor]:
     return [_random(seed, 3) for seed in range(n)]
 
 
-def _chunks(write: Callable[[list[Tensor], int], Tensor]) -> Callable[..., Tensor]:
+def _chunks(write: Callable[[list[Tensor], int], Any]) -> Callable[..., Tensor]:
     """Return an answer that writes `write(gradients, end)` at the end of each chunk."""
 
     def wrong(theta: Tensor, gradients: list[Tensor], lr: float, period: int) -> Tensor:

@@ -30,8 +30,6 @@ def _level_step_oracle(state: float, errors: list[float], lr: float, decay: floa
     return state
 
 
-
-
 MOVES_NOW = Exercise(
     name="moves_now",
     notebook="00",
