@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -179,6 +180,7 @@ def confidence_interval(values: Sequence[float] | Tensor, level: float = 0.95) -
     return Interval(mean, mean - reach, mean + reach)
 
 
+@cache
 def student_quantile(probability: float, degrees: int) -> float:
     """Return the number that a Student variable with `degrees` degrees of freedom stays below with `probability`.
 
