@@ -399,6 +399,12 @@ def along(kind, line, words, at):
     return [confidence_interval(measured(kind, name, words, at)) for name in names]
 
 
+heights = {  # the same heights for all rates
+    (kind, words): [span.mean for line in LINES for at in SHOWN for span in along(kind, line, WORDS[words], at)]
+    for kind in STREAMS
+    for words in WORDS
+}
+
 # %%
 fig, ax = course.canvas(6.0, 2.9)
 marks, whiskers = {}, {}
@@ -409,11 +415,6 @@ for line, style in zip(LINES, course.style.STYLES, strict=False):
 ax.set_xticks(range(4), ["1\n(flat)", "4", "16", "64"])
 ax.set(xlim=(-0.4, 3.4), xlabel="period of the slowest block", ylabel="accuracy (12 seeds, 95 %)")
 ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
-heights = {  # the same heights for all rates
-    (kind, words): [span.mean for line in LINES for at in SHOWN for span in along(kind, line, WORDS[words], at)]
-    for kind in STREAMS
-    for words in WORDS
-}
 
 
 def lengthen(kind, words, at):
