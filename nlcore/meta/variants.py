@@ -40,7 +40,7 @@ VARIANTS: dict[str, Chain] = {
     "only the last block, decay": Chain((math.inf, math.inf, 1), decay="block"),
 }
 
-# What is measured on every kind of stream: periods and resets alone, together and not at all, and the best flat memory.
+# What is measured on every kind of stream: periods and resets alone, together and not at all, and the best flat chain.
 IMPORTANT = (
     "flat, rate a block",
     BEST_FLAT,
@@ -60,7 +60,12 @@ KINDS: dict[str, dict[str, Any]] = {
 MAP: dict[str, tuple[str, ...]] = {
     "aligned": tuple(VARIANTS),
     "random phase": IMPORTANT,
-    "random boundaries": (*IMPORTANT, "nested CMS, rate + decay a parameter", "independent nested CMS"),
+    "random boundaries": (
+        *IMPORTANT,
+        "nested CMS, rate + decay a parameter",
+        "independent nested CMS",
+        "independent flat, rate + decay a parameter",
+    ),
     "noise 1.0": IMPORTANT,
 }
 

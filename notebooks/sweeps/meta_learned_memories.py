@@ -4,9 +4,9 @@ Writes nlcore/data/sweeps/meta_learned_memories.json:
 
     python notebooks/sweeps/meta_learned_memories.py
 
-Takes about 10 minutes on two quiet CPU cores, and is sized for that: 12 worlds, 120 outer iterations of 4 streams of 128
-steps. For two variants the iterations are doubled, to see what that changes. Notebook 08 reads the file, and tests run
-a part of it again.
+Takes about 10 minutes on two quiet CPU cores, and is sized for that: 12 worlds, 120 outer iterations of 4 streams of
+128 steps. For two variants the iterations are doubled, to see what that changes. Notebook 08 reads the file, and tests
+run a part of it again.
 """
 
 from __future__ import annotations
