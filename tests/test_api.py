@@ -109,6 +109,8 @@ ORDER = [
     "stacked",
     "sweeps",
     "contest",
+    "brainwaves",
+    "transfer",
     "metrics",
     "course",
 ]
