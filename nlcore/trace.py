@@ -11,6 +11,7 @@ Measuring reads all numbers of a part, so a large part is not measured at each o
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 Watched = Tensor | Sequence[Tensor] | nn.Module | Callable[[], Tensor | Sequence[Tensor]]
 Entry = tuple[bool, float, float]
-UNKNOWN = float("nan")
+UNKNOWN = math.nan
 
 
 class UpdateTrace:
@@ -31,10 +32,11 @@ class UpdateTrace:
              are only noted. None chooses by size: 1 below 2,000 numbers, 10 at 10,000, 100 from 100,000 on.
     Raises   ValueError if there is nothing to watch or `every` < 1; TypeError for what is no tensor of real numbers.
     Example  trace = UpdateTrace({"slow": [w0], "fast": [w1]}); after each step call trace.record().
-    Note     What is measured is exact, the rest is NaN; a part that moves once in `every` steps or more rarely is
-             measured at each move. A move that is only noted is a write that PyTorch counted, even if it changed
-             nothing. Fused optimizers and writes through `.data` are not counted: `every` steps without a write the
-             numbers are compared, and if they have changed all the same, then from there on at every step.
+    Note     What is measured is exact, the rest is NaN. A part that moves once in `every` steps or more rarely is
+             measured at each move; one that comes to rest, within 2 `every` steps. A move that is only noted is a
+             write that PyTorch counted, even if it changed nothing. Fused optimizers and writes through `.data` are
+             not counted: after `every` steps without a write the numbers are compared, and if they have changed all
+             the same, then from there on at every step.
     """
 
     def __init__(self, parts: Mapping[str, Watched], every: int | None = None) -> None:
@@ -175,7 +177,7 @@ class _Part:
         tensors = self.now()
         written = self.written(tensors)
         self.age, self.quiet = self.age + 1, self.quiet + 1
-        due = self.fresh and (self.age if written else self.quiet) >= self.every
+        due = (self.age if written else self.quiet) >= self.every  # then it is fresh
         if due or not self.counted:
             move = self.measure(tensors)
             self.counted &= written or move == 0
@@ -193,11 +195,12 @@ class _Part:
         """Return how far the part is from `before`, take its state as the new `before`, and update the distance."""
         now, difference = self.copy(tensors), self.before.sub_(self.spare)
         move = float(torch.linalg.vector_norm(difference))
-        if move != 0 and self.age >= self.every:
+        due = self.age >= self.every
+        if due and (move != 0 or math.isnan(self.distance)):
             self.distance = float(torch.linalg.vector_norm(torch.sub(now, self.start, out=difference)))
-            self.age = 0
         elif move != 0:
             self.distance = UNKNOWN
+        self.age = 0 if due and move != 0 else self.age
         self.before, self.spare, self.quiet, self.fresh = now, difference, 0, True
         return move
 

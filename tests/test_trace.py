@@ -1,7 +1,9 @@
 """The trace of updates: exact against a plain computation, for any optimizer, and without effect on training."""
 
 import copy
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -91,6 +93,43 @@ def test_rare_moves_are_found_whatever_the_way_of_writing(every: int | None, wri
         stairs = torch.tensor([2 * math.sqrt(3) * (step // 10) for step in range(61)]).double()
         torch.testing.assert_close(trace.staircase("slow")[1], stairs, rtol=1e-7, atol=0)
         assert trace.staircase("slow")[0].tolist() == list(range(61))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("every", [1, 2, 5, 9])
+def test_any_rhythm_is_exact_where_it_is_measured_and_known_again_at_rest(seed: int, every: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.zeros(4, dtype=torch.float64)
+    trace = UpdateTrace({"w": w}, every)
+    states, chance = [w.clone()], torch.rand(1, generator=generator)
+    for step in range(120):
+        if step < 80 and torch.rand(1, generator=generator) < chance:
+            w += torch.randn(4, generator=generator, dtype=torch.float64)
+        states.append(w.clone())
+        trace.record()
+    moves = torch.stack([(now - last).norm() for now, last in zip(states[1:], states, strict=False)])
+    drift = torch.stack([now.norm() for now in states[1:]])
+    measured, known = ~trace.moves[:, 0].isnan(), ~trace.drift[:, 0].isnan()
+    assert torch.equal(trace.moved[:, 0], moves > 0)
+    torch.testing.assert_close(trace.moves[measured, 0], moves[measured], rtol=1e-12, atol=0)
+    torch.testing.assert_close(trace.drift[known, 0], drift[known], rtol=1e-12, atol=0)
+    assert (
+        known[80 + 2 * every :].all() and trace.moves[measured, 0].count_nonzero() * every >= (moves > 0).sum() - every
+    )
+    if every == 1:
+        assert measured.all() and known.all()
+
+
+def test_the_trace_keeps_no_graph_alive() -> None:
+    memory = {"M": torch.zeros(3)}
+    trace = UpdateTrace({"M": lambda: memory["M"]})
+    link = torch.ones(3, requires_grad=True) * 1.0
+    memory["M"] = link.square()  # the graph holds `link`
+    trace.record()
+    memory["M"], gone = memory["M"].detach(), weakref.ref(link)
+    del link
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("every", [1, 5])
