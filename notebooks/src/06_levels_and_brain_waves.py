@@ -49,10 +49,15 @@ in_use = nest(attention, mlp, embedding)
 print("in training:", describe(in_training), "\nin use:", describe(in_use), sep="\n")
 
 # %% tags=["claim"]
+weights = next(part for part in in_training if part.name == "weights W")
 course.claim(
-    "{a} levels in training, {b} in use; there attention has the frequency {first} and everything else {last:g}",
-    len(order_levels(in_training)) == 4 and {part.frequency for part in in_use} == {0.0, float("inf")},
+    "{a} levels in training, with weights that move once in {tokens:g} tokens; {b} levels in use: there attention has "
+    "the frequency {first} and everything else {last:g}",
+    len(order_levels(in_training)) == 4
+    and 1 / weights.frequency == 512
+    and {part.frequency for part in in_use} == {0.0, float("inf")},
     a=len(order_levels(in_training)),
+    tokens=1 / weights.frequency,
     b=len(order_levels(in_use)),
     first=in_use[0].frequency,
     last=in_use[-1].frequency,
@@ -278,7 +283,7 @@ course.claim(
 #
 # ## 3 · Is a period more than a small learning rate?
 #
-# The rule in `train` is the paper's (its equation 71). Every $C$ steps
+# The rule in `train` is the paper's (its equation 71; the fading is ours). Every $C$ steps
 #
 # $$
 # w \leftarrow w - \eta \sum_{i=1}^{C} g_i \tag{06.2}
@@ -390,9 +395,9 @@ gap = {
 fig, axes = course.canvas(7.4, 3.2, cols=2, sharey=True)
 alt = []
 for ax, words in zip(axes, ORDERS, strict=True):
-    rows = {"periods 1, 8, 64": "periods", "control: all 1, same rates": "control"}
+    rows = {"with periods": "periods", "control: all periods 1": "control"}
     rows = {label: [found[words, eta, name] for eta in RATES] for label, name in rows.items()}
-    rows["no levels: rate η"] = list(flat.values())
+    rows["no levels: one rate η"] = list(flat.values())
     for shift, ((name, values), style) in enumerate(zip(rows.items(), course.style.STYLES, strict=False)):
         spans = [confidence_interval(value) for value in values]
         bars = [[span.mean - span.low for span in spans], [span.high - span.mean for span in spans]]
@@ -419,8 +424,8 @@ course.claim(
     b=small[1],
 )
 course.claim(
-    "in the {n} comparisons at larger rates the means lie between {low:.1f} and {high:.1f} points; {clear} of {n} intervals exclude zero, "
-    "all of them against the periods",
+    "in the {n} comparisons at larger rates the means lie between {low:.1f} and {high:.1f} points; {clear} of {n} "
+    "intervals exclude zero, all of them against the periods",
     all(span.low < 0 for span in larger) and sum(span.high < 0 for span in larger) >= 4,
     n=len(larger),
     low=min(span.mean for span in larger),
@@ -528,7 +533,7 @@ def error(data, settings):
 
 
 # %% [markdown]
-# Three levels share the error, with the periods 64, 8, 1. The rate and the decay of the fastest are tuned, and those of
+# Three levels share the error as in notebook 00, with the periods 64, 8, 1. The rate and the decay of the fastest are tuned, and those of
 # the rival with a single level too: the same 20 settings, on three signals that are used for nothing else.
 #
 # **Predict.** How much smaller will the error be with three levels than with one: a half, a tenth, a hundredth?

@@ -155,7 +155,7 @@ COLLECT = Exercise(
     hints=(
         "At every step the gradient is added to what is collected. Only at some steps does the weight move.",
         "Steps count from 1: the weight moves when step % period == 0. After a move the collection starts again at 0.",
-        "First collected = collected + gradient. Then return w - lr * collected, 0.0 at a move, otherwise w, collected.",
+        "First collected = collected + gradient. At a move return w - lr * collected, 0.0, otherwise w, collected.",
     ),
 )
 
@@ -183,7 +183,7 @@ START_GRADIENT = Exercise(
         ),
         Mistake(
             lambda s, t, c, lr: (s - lr * c * (s - t) - t) * (1 - lr * c),
-            "The slope of curvature / 2 * (w - target)^2 at the adapted w is curvature * (w - target): the curvature is "
+            "The slope of curvature / 2 * (w - target)^2 at the adapted w is curvature * (w - target): curvature is "
             "missing in your last step.",
         ),
         Mistake(
