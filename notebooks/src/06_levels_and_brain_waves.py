@@ -30,7 +30,7 @@
 # Take a small language model. Its clock ticks once for each **token** (a piece of a word). In training, Adam moves the
 # weights once for each text of 512 tokens.
 #
-# **Predict.** How many levels has this system in training? And in use, when nobody trains it any more?
+# **Predict.** How many levels does this system have in training? And in use, when nobody trains it any more?
 
 # %%
 from nlcore.levels import Level, Slower, describe, nest, order_levels
@@ -66,7 +66,7 @@ course.claim(
 # %% [markdown]
 # When training ends, all levels between the two ends disappear. That is the empty space of notebook 00.
 #
-# Which **number** has a level? Here the paper contradicts itself. Its Definition 2 says: the higher the level, the lower
+# What **number** does a level have? Here the paper contradicts itself. Its Definition 2 says: the higher the level, the lower
 # the frequency, so the fastest comes first. Its Figure 2 and section 3.2 call pre-training, the slowest part, the first
 # level.
 
@@ -514,8 +514,8 @@ course.explore(
 # ## 4 · What makes levels specialise?
 #
 # The hope behind levels is that a slow level learns what changes slowly. Notebook 00 showed it on one signal made of
-# waves, with one control. Now seriously: signals that **wander** and cannot be foreseen, 20 of them, intervals, four
-# controls, and a tuned rival with one level.
+# waves, with one control. Now with more care: 20 signals that **wander** and cannot be foreseen, intervals, four controls, and
+# a tuned rival with one level.
 
 # %%
 from nlcore.timescales import learn_together, specialisation, wandering
@@ -533,8 +533,9 @@ def error(data, settings):
 
 
 # %% [markdown]
-# Three levels share the error as in notebook 00, with the periods 64, 8, 1. The rate and the decay of the fastest are tuned, and those of
-# the rival with a single level too: the same 20 settings, on three signals that are used for nothing else.
+# Three levels share the error as in notebook 00, with the periods 64, 8, 1. The rate and the decay of the fastest are
+# tuned, and those of the rival with a single level too: the same 20 settings, on three signals that are used for
+# nothing else.
 #
 # **Predict.** How much smaller will the error be with three levels than with one: a half, a tenth, a hundredth?
 
@@ -576,7 +577,7 @@ course.claim(
 
 # %%
 periods, lrs, decays = tuned["three levels"]
-equal, none = (0.02, 0.02, 0.02), (0, 0, 0)
+equal, none = (0.02, 0.02, 0.02), (0, 0, 0)  # with rates above 2 / 64 the slow level explodes: see (06.3)
 CASES = {
     "three levels": (periods, lrs, decays),
     "periods all 1": ((1, 1, 1), lrs, decays),
@@ -937,6 +938,16 @@ course.claim(
 )
 
 # %% [markdown]
+# All five side by side:
+#
+# | kind | what passes | what gets a gradient |
+# |---|---|---|
+# | direct, parametric | the answer of the fast weights | the slow query only |
+# | direct, non-parametric | the answer of the context | the slow query only |
+# | backpropagation | the surprise, through the other block | both blocks, each in its period |
+# | initialisation | the state in which the fast level starts | the start, through the fast steps |
+# | generation | the weights, or the context, of the other | the generator |
+#
 # ## 6 · What do brain waves have to do with it?
 #
 # The paper motivates levels with **brain waves**: the electrical activity of a brain swings at several frequencies at
@@ -1030,8 +1041,9 @@ course.claim(
 #
 # ## What this does not show
 #
-# * Three small layers, 256 steps, shuffled digits, plain gradient descent, four learning rates, the best chosen on the seeds that
-#   are shown. With Adam, or tasks that come one after another, periods may do more. Notebooks 07 and 08 ask.
+# * Three small layers, 256 steps, shuffled digits, plain gradient descent, and four learning rates, of which the best
+#   was chosen on the seeds that are shown. With Adam, or tasks that come one after another, periods may do more:
+#   notebooks 07 and 08 ask.
 # * The three wandering parts were built with three speeds, and the slow levels' learning rates were set to match, not
 #   tuned. That levels find parts of natural data is not shown.
 # * Following a part is a correlation: it says that a level moves along with a part, not how much of it the level holds.
