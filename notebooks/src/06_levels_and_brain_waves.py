@@ -350,8 +350,8 @@ left = {rate: (1 - 64 * rate, (1 - rate) ** 64) for rate in (0.001, 0.01, 0.03, 
 for rate, (together, one_by_one) in left.items():
     print(f"{rate:16} {together:31.3f} {one_by_one:10.3f}")
 course.claim(
-    "at rate * curvature = {small} both keep nearly the same part; at {large} period 64 makes the weight grow by a factor "
-    "of {a:.2f}, and period 1 leaves {b:.2f} of it",
+    "at rate * curvature = {small} both keep nearly the same part; at {large} period 64 makes the weight "
+    "grow by a factor of {a:.2f}, and period 1 leaves {b:.2f} of it",
     abs(left[0.001][0] - left[0.001][1]) < 0.01 and abs(left[0.04][0]) > 1 > left[0.04][1] > 0,
     small=0.001,
     large=0.04,
@@ -960,8 +960,10 @@ from nlcore.brainwaves import FIGURE, SOURCES, TEXT, comparison
 course.show(comparison)
 for band in TEXT:
     print(f"text: {band}, {band.role}")
-for name, in_text, in_figure, words in comparison():
-    print(f"{name:12} text {in_text or '-'!s:22} figure {in_figure or '-'!s:24} {words}")
+print(f"\n{'band':12} {'text, Hz':9} {'figure, Hz':11} how they differ")
+for name, *both, words in comparison():
+    in_text, in_figure = (f"{band.low:g}-{band.high:g}" if band else "-" for band in both)
+    print(f"{name:12} {in_text:9} {in_figure:11} {words}")
 
 # %% tags=["figure"]
 fig, ax = course.canvas(7.4, 2.6)
