@@ -180,7 +180,7 @@ def train(periods, lrs, seeds, decays=(0, 0, 0), steps=256):
     layers = fresh_layers(seeds)
     starts = [[W.detach().clone() for W in layer] for layer in layers]
     optimizers = [torch.optim.SGD(layer, lr=lr) for layer, lr in zip(layers, lrs, strict=True)]
-    trace = UpdateTrace(dict(zip(NAMES, layers, strict=True)), every=1)
+    trace = UpdateTrace(dict(zip(NAMES, layers, strict=True)), every=1 if len(seeds) == 1 else None)
     orders = [batches(len(images.x_train), 32, steps, torch.Generator().manual_seed(seed)) for seed in seeds]
     for step, rows in enumerate(zip(*orders, strict=True), start=1):
         rows = torch.stack(rows).to(device)  # (R, 32)
@@ -247,7 +247,7 @@ course.claim(
 # ### What does watching cost?
 #
 # Measuring reads every number of a part. In a large part that would slow training down, so a trace measures it from time
-# to time and only **notes** the moves between. `every=1`, as above, measures each.
+# to time and only **notes** the moves between. `every=1`, as for the figure above, measures each.
 #
 # The memories of an optimizer are parts too; `parts_of` finds them. Here is momentum with a slow memory `s` beside the
 # fast one, `m` (notebook 05), with a large weight.
