@@ -201,6 +201,48 @@ MUTANTS = (
         "erase_(W, 0 * torch.cat(self._watched[id(W)]), group",
         "05.7",
     ),
+    Mutant(
+        "a slower clock makes a system faster",
+        "levels.py",
+        "period=part.period * system.by",
+        "period=part.period / system.by",
+        "claims 06",
+    ),
+    Mutant(
+        "the drift is measured from the last place and not from the start",
+        "trace.py",
+        "torch.sub(now, self.start, out=difference)",
+        "torch.sub(now, difference, out=difference)",
+        "06.1",
+    ),
+    Mutant(
+        "the fast memory of the direct kind teaches the slow weights that wrote it",
+        "transfer.py",
+        "(x @ W_k.T).detach(), (x @ W_v.T).detach()",
+        "x @ W_k.T, x @ W_v.T",
+        "claims 06",
+    ),
+    Mutant(
+        "a surprise passes tanh as if it were another function",
+        "transfer.py",
+        "(1 - h.square())",
+        "(1 - h)",
+        "06.5",
+    ),
+    Mutant(
+        "no gradient passes through the fast steps to the start",
+        "transfer.py",
+        "error = read(x, w) - y  #",
+        "error = read(x, w.detach()) - y  #",
+        "NL 28",
+    ),
+    Mutant(
+        "the figure's beta band is copied from the text",
+        "brainwaves.py",
+        'Band("beta", 12, 30)',
+        'Band("beta", 13, 30)',
+        "claims 06",
+    ),
 )
 
 
