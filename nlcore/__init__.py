@@ -2,14 +2,15 @@
 
 Read the rooms in this order: `memory` (what a memory is, how it is written), `levels` (how often), `timescales`
 (several levels, one signal), `optimizers` (memories of gradients), `horizon` (how far back they remember), `surprise`
-(what they write into a layer), `tasks`, `training` and `stacked` (data, a loop, many loops at once), `continual` (how
-to keep old tasks), `metrics` (what was kept, what was learned, how sure a number is), `course` (what teaches).
+(what they write into a layer), `cms` (networks that learn while they read, at several speeds), `tasks`, `training` and
+`stacked` (data, a loop, many loops at once), `continual` (how to keep old tasks), `sweeps` and `contest` (fair
+comparisons of optimizers), `metrics` (what was kept, what was learned, how sure a number is), `course` (what teaches).
 
 An independent teaching reimplementation of Behrouz, Razaviyayn, Zhong, Mirrokni, *Nested Learning: The Illusion of
 Deep Learning Architectures*, NeurIPS 2025, arXiv 2512.24695; not by the authors of the paper.
 """
 
-from nlcore import levels, memory, metrics, optimizers, tasks, training
+from nlcore import cms, levels, memory, metrics, optimizers, tasks, training
 
 __version__ = "0.1.0"
-__all__ = ["levels", "memory", "metrics", "optimizers", "tasks", "training"]
+__all__ = ["cms", "levels", "memory", "metrics", "optimizers", "tasks", "training"]

@@ -25,8 +25,10 @@ SNAPSHOT = {
         "M3",
         "DGD",
         "MultiscaleMomentum",
+        "PeriodicOptimizer",
         "newton_schulz",
     },
+    "nlcore.cms": {"ContinuumMemory", "LevelState", "StreamState", "squared_error"},
     "nlcore.tasks": {"digits", "fashion", "split_classes", "permuted_pixels", "rotated_images"},
     "nlcore.training": {"fit", "evaluate", "accuracy"},
     "nlcore.continual": {
@@ -121,6 +123,7 @@ ORDER = [
     "optimizers",
     "horizon",
     "surprise",
+    "cms",
     "tasks",
     "training",
     "stacked",

@@ -209,3 +209,8 @@ def test_names_that_exist_pass(tmp_path: Path) -> None:
 def test_what_is_shown_twice_is_told(tmp_path: Path) -> None:
     text = "# %%\ncourse.show(memory.delta)\n\n# %%\ncourse.show(delta)\n"
     assert names.shown_twice(source(tmp_path, text)) == ["src/00_count.py:4 (cell 2): delta was already shown"]
+
+
+def test_methods_of_two_classes_are_two_things(tmp_path: Path) -> None:
+    text = "# %%\ncourse.show(SGD.update, Adam.update)\n\n# %%\ncourse.show(optimizers.Adam.update)\n"
+    assert names.shown_twice(source(tmp_path, text)) == ["src/00_count.py:4 (cell 2): Adam.update was already shown"]

@@ -3,7 +3,8 @@
 Read them in this order: `sgd` (one memory, the weights), `momentum` (a second memory, of past gradients), `adam`
 (a third, of their squares); then the better memories: `delta_momentum` (a memory that corrects itself), `orthogonal`,
 `minimax` and `muon` (one that is read with every direction alike), `multiscale` (a slow memory beside the fast one),
-`m3` (both), `deep_momentum` (a network as memory) and `dgd` (weights that correct themselves).
+`m3` (both), `deep_momentum` (a network as memory) and `dgd` (weights that correct themselves). `periodic` lets any of
+them step at its own period.
 """
 
 from nlcore.optimizers.adam import Adam, AdamW
@@ -16,6 +17,7 @@ from nlcore.optimizers.momentum import Momentum
 from nlcore.optimizers.multiscale import MultiscaleMomentum
 from nlcore.optimizers.muon import Muon
 from nlcore.optimizers.orthogonal import newton_schulz
+from nlcore.optimizers.periodic import PeriodicOptimizer
 from nlcore.optimizers.sgd import SGD
 
 __all__ = [
@@ -30,5 +32,6 @@ __all__ = [
     "Momentum",
     "MultiscaleMomentum",
     "Muon",
+    "PeriodicOptimizer",
     "newton_schulz",
 ]

@@ -25,13 +25,19 @@ def problems(source: Source) -> list[str]:
     return found
 
 
+def _own_name(path: str) -> str:
+    """Return the last part of a dotted name, with the class before it for a method: "memory.delta" -> "delta"."""
+    *_, owner, name = ["", *path.split(".")]
+    return f"{owner}.{name}" if owner[:1].isupper() else name
+
+
 def shown_twice(source: Source) -> list[str]:
     """Return what a notebook shows more than once with course.show."""
     seen: set[str] = set()
     found = []
     for index, cell in enumerate(source.cells):
         for call in _shows(cell.text) if cell.kind == "code" else ():
-            names = [ast.unparse(argument).rpartition(".")[2] for argument in call.args]
+            names = [_own_name(ast.unparse(argument)) for argument in call.args]
             found += [f"{source.at(index)}: {name} was already shown" for name in names if name in seen]
             seen.update(names)
     return found
