@@ -1,5 +1,6 @@
 """The data the course works on. Nothing is downloaded."""
 
+from nlcore.tasks.continual import Task, TaskStream, permuted_pixels, rotated_images, split_classes
 from nlcore.tasks.facts import (
     Facts,
     amnesia,
@@ -18,6 +19,8 @@ __all__ = [
     "Facts",
     "Images",
     "Surface",
+    "Task",
+    "TaskStream",
     "amnesia",
     "best_memory",
     "descend",
@@ -26,9 +29,12 @@ __all__ = [
     "fashion",
     "fast_weights",
     "linked_pairs",
+    "permuted_pixels",
     "random_facts",
     "ravine",
     "recalled",
     "relative_error",
     "rosenbrock",
+    "rotated_images",
+    "split_classes",
 ]

@@ -243,6 +243,48 @@ MUTANTS = (
         'Band("beta", 13, 30)',
         "claims 06",
     ),
+    Mutant(
+        "the fast level does not fade while it learns",
+        "continual/two_rates.py",
+        'lr=-group["lr"], retain=1 - group["decay"]',
+        'lr=-group["lr"], retain=1.0',
+        "07.3",
+    ),
+    Mutant(
+        "rest is as long as one step",
+        "continual/two_rates.py",
+        'mul_((1 - group["decay"]) ** steps)',
+        'mul_(1 - group["decay"])',
+        "07.4",
+    ),
+    Mutant(
+        "a slow average takes the weights in whole",
+        "continual/averages.py",
+        "lr=1 / horizon, retain",
+        "lr=1.0, retain",
+        "07.6",
+    ),
+    Mutant(
+        "the pull of EWC can overshoot",
+        "continual/ewc.py",
+        ".div_(1.0 + reach * hold)",
+        "",
+        "07.9",
+    ),
+    Mutant(
+        "forgetting is counted from the worst",
+        "metrics.py",
+        "R[..., :-1, :-1].amax(-2)",
+        "R[..., :-1, :-1].amin(-2)",
+        "07.2",
+    ),
+    Mutant(
+        "a network that is told its task may answer with any class",
+        "tasks/continual.py",
+        "allowed = number >= 0",
+        "allowed = number >= -1",
+        "claims 07",
+    ),
 )
 
 
