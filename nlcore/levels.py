@@ -11,11 +11,16 @@ Source   Behrouz et al. 2025, Nested Learning, section 3.2, Def. 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from nlcore.trace import UpdateTrace, parts_of
+
+__all__ = ["Level", "Slower", "UpdateTrace", "describe", "nest", "order_levels", "parts_of"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class Level:
     def rhythm(self) -> str:
         """The period in words."""
         special = {0: "at every token, anew", 1: "every step", math.inf: "never (frozen)"}
-        return special.get(self.period, f"every {self.period:g} steps")
+        often = f"every {self.period:g} steps" if self.period > 1 else f"{self.frequency:g} times a step"
+        return special.get(self.period, often)
 
 
 def order_levels(levels: Iterable[Level]) -> list[list[Level]]:
@@ -97,54 +103,72 @@ def describe(levels: Iterable[Level]) -> str:
     return "\n".join(lines)
 
 
-class UpdateTrace:
-    """Watch the parts of a system: when did each move, how far, and how far is it from where it started?
+@dataclass(frozen=True)
+class Slower:
+    """A system with a slower clock: one of its own steps takes `by` steps of the clock that the nest counts in.
 
-    Args     parts: name -> the tensors of that part (they are watched, not copied into).
-    Raises   ValueError if there is nothing to watch.
-    Example  trace = UpdateTrace({"slow": [w0], "fast": [w1]}); after each step call trace.record().
+    An optimizer that moves the weights once in a text of 512 tokens is `Slower(optimizer, by=512)` in a nest that
+    counts tokens. Frozen parts stay frozen, and parts computed anew for each token stay so.
+
+    Args     system: what `nest` takes. by: > 0 and finite.
+    Raises   ValueError for another `by`.
+    Source   Def. 2: frequencies can be compared only in one unit of time.
     """
 
-    def __init__(self, parts: Mapping[str, Sequence[Tensor]]) -> None:
-        if not parts or any(len(tensors) == 0 for tensors in parts.values()):
-            raise ValueError("UpdateTrace needs at least one part, and at least one tensor for each part")
-        self.names = list(parts)
-        self._tensors = {name: list(tensors) for name, tensors in parts.items()}
-        self._start = {name: _flat(tensors) for name, tensors in self._tensors.items()}
-        self._last = dict(self._start)
-        self._moved_by: list[list[float]] = []
-        self._from_start: list[list[float]] = []
+    system: Any
+    by: float
 
-    def record(self) -> None:
-        """Note the state after one more step."""
-        now = {name: _flat(tensors) for name, tensors in self._tensors.items()}
-        self._moved_by.append([_distance(now[name], self._last[name]) for name in self.names])
-        self._from_start.append([_distance(now[name], self._start[name]) for name in self.names])
-        self._last = now
-
-    @property
-    def moved_by(self) -> Tensor:
-        """Euclidean length of each part's move at each step, shape (steps, parts)."""
-        return torch.tensor(self._moved_by, dtype=torch.float64).reshape(-1, len(self.names))
-
-    @property
-    def from_start(self) -> Tensor:
-        """Euclidean distance of each part from its start after each step, shape (steps, parts)."""
-        return torch.tensor(self._from_start, dtype=torch.float64).reshape(-1, len(self.names))
-
-    @property
-    def moved(self) -> Tensor:
-        """Whether each part moved at each step, booleans of shape (steps, parts)."""
-        return self.moved_by > 0
-
-    def updates(self) -> dict[str, int]:
-        """Return how many steps moved each part."""
-        return dict(zip(self.names, self.moved.sum(0).tolist(), strict=True))
+    def __post_init__(self) -> None:
+        if not 0 < self.by < math.inf:
+            raise ValueError(f"Slower expects by > 0, in steps of the common clock, got {self.by}")
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+def nest(*systems: Any, **named: Any) -> list[Level]:
+    """Return the parts of several systems as one: an optimizer, the model it trains, and whatever is slower or faster.
+
+    Args     systems: each a Level, a list of them, anything with `levels()` (our optimizers and sequence models), an
+             optimizer of `torch.optim` (the weights it moves are one part), or a module: its weights that no optimizer
+             here moves are one part, and frozen. Systems with another clock are given as `Slower(system, by)`.
+             named: the same; the names of their parts then begin with this name, "fast: weights W".
+    Returns  all parts, the fastest first, for `describe` and `order_levels`.
+    Raises   TypeError for anything else; ValueError if no part is left, or as in `order_levels`.
+    Source   Def. 2 and 3; architecture and optimizer together are one nested system (Eq. 22-23).
+    Example  print(describe(nest(model, Adam(model.head.parameters()), Level("average of the weights", 100))))
+    """
+    moved = {id(W) for system in (*systems, *named.values()) for W in _moved_weights(system)}
+    parts = [part for system in systems for part in _parts(system, moved)]
+    for name, system in named.items():
+        own = _parts(system, moved)
+        names = {part.name: f"{name}: {part.name}" for part in own}
+        parts += [replace(p, name=names[p.name], needs=tuple(names.get(need, need) for need in p.needs)) for p in own]
+    if not parts:
+        raise ValueError("a nest needs at least one part: an optimizer, a module with weights, a Level")
+    return [part for level in order_levels(parts) for part in level]
 
 
-def _distance(now: Tensor, before: Tensor) -> float:
-    return float(torch.linalg.vector_norm(now - before))
+def _parts(system: Any, moved: set[int]) -> list[Level]:
+    """Return the levels of one system, in the order given."""
+    if isinstance(system, Level):
+        return [system]
+    if isinstance(system, Slower):
+        return [replace(part, period=part.period * system.by) for part in _parts(system.system, moved)]
+    if callable(getattr(system, "levels", None)):
+        return list(system.levels())
+    if isinstance(system, torch.optim.Optimizer):
+        n = sum(W.numel() for W in _moved_weights(system))
+        return [Level("weights", 1, f"what {type(system).__name__} writes into them", numbers=n)]
+    if isinstance(system, nn.Module):
+        n = sum(W.numel() for W in system.parameters() if id(W) not in moved)
+        return [Level(f"weights of {type(system).__name__}", math.inf, "given", numbers=n)] if n else []
+    if isinstance(system, Iterable) and not isinstance(system, str | Tensor):
+        return [part for each in system for part in _parts(each, moved)]
+    raise TypeError(f"a nest is made of levels, modules, optimizers and things with levels(), got {system!r}")
+
+
+def _moved_weights(system: Any) -> list[Tensor]:
+    """Return the tensors that the optimizers in this system move."""
+    if isinstance(system, Slower):
+        return _moved_weights(system.system)
+    if isinstance(system, torch.optim.Optimizer):
+        return [W for group in system.param_groups for W in group["params"]]
+    return [W for each in system for W in _moved_weights(each)] if isinstance(system, list | tuple) else []

@@ -40,6 +40,32 @@ def slow_middle_fast(
     return offset + parts.sum(1) + noise * np.random.RandomState(seed).randn(steps), parts
 
 
+def wandering(
+    steps: int = 6000, times: Sequence[float] = (3000.0, 100.0, 4.0), noise: float = 0.3, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a signal and the parts it is made of: each wanders at random and forgets where it was at its own speed.
+
+        part_t = k part_{t-1} + sqrt(1 - k^2) xi_t,    k = exp(-1 / time),    xi_t standard normal
+
+    Every part has mean 0 and variance 1; after `time` steps its correlation with itself has fallen to 1/e. Unlike waves
+    such parts cannot be foreseen, so each seed is another signal.
+
+    Args     steps: length T >= 1. times: one number of steps > 0 a part. noise: standard deviation of the noise at each
+             step, >= 0. seed: of all of it.
+    Returns  signal, shape (T,); parts, shape (T, parts), in the order of `times`.
+    Raises   ValueError for a value outside its range.
+    """
+    if steps < 1 or noise < 0 or len(times) == 0 or not all(time > 0 for time in times):
+        raise ValueError(f"expected steps >= 1, noise >= 0 and times > 0, got {steps}, {noise} and {list(times)}")
+    random = np.random.RandomState(seed)
+    keep = np.exp(-1.0 / np.asarray(times, dtype=np.float64))
+    push = np.sqrt(1 - keep**2)
+    parts = random.randn(steps, len(times))
+    for t in range(1, steps):
+        parts[t] = keep * parts[t - 1] + push * parts[t]
+    return parts.sum(1) + noise * random.randn(steps), parts
+
+
 def learn_together(
     signal: Sequence[float] | np.ndarray,
     periods: Sequence[int],

@@ -13,7 +13,7 @@ import nlcore
 
 SNAPSHOT = {
     "nlcore.memory": {"read", "hebbian", "delta", "dgd", "oja"},
-    "nlcore.levels": {"Level", "UpdateTrace", "order_levels"},
+    "nlcore.levels": {"Level", "Slower", "UpdateTrace", "describe", "nest", "order_levels", "parts_of"},
     "nlcore.optimizers": {
         "SGD",
         "Momentum",
@@ -118,6 +118,7 @@ def test_the_mathematics_imports_no_matplotlib_and_no_widgets(module_name: str) 
 
 ORDER = [
     "memory",
+    "trace",
     "levels",
     "timescales",
     "optimizers",
@@ -132,6 +133,8 @@ ORDER = [
     "sweeps",
     "contest",
     "meta",
+    "brainwaves",
+    "transfer",
     "course",
 ]
 

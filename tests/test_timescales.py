@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nlcore.timescales import learn_together, slow_middle_fast, specialisation
+from nlcore.timescales import learn_together, slow_middle_fast, specialisation, wandering
 
 
 def test_two_levels_by_hand() -> None:
@@ -64,3 +64,22 @@ def test_other_bad_input() -> None:
         slow_middle_fast(0)
     with pytest.raises(ValueError, match="equal lengths"):
         specialisation(np.zeros((10, 1)), np.zeros((10, 1)))
+
+
+def test_wandering_parts_have_variance_one_and_forget_at_their_own_speed() -> None:
+    signal, parts = wandering(200_000, times=(50.0, 5.0), noise=0.5, seed=3)
+    np.testing.assert_allclose(parts.var(0), 1.0, rtol=0.1)
+    for part, time in zip(parts.T, (50, 5), strict=True):
+        later = np.corrcoef(part[:-time], part[time:])[0, 1]
+        assert later == pytest.approx(np.exp(-1), abs=0.06)
+    assert (signal - parts.sum(1)).std() == pytest.approx(0.5, rel=0.02)
+    np.testing.assert_array_equal(wandering(50, seed=1)[0], wandering(50, seed=1)[0])
+    assert not np.array_equal(wandering(50, seed=1)[0], wandering(50, seed=2)[0])
+
+
+@pytest.mark.parametrize(
+    ("steps", "times", "noise"), [(0, (1.0,), 0.1), (5, (), 0.1), (5, (0.0,), 0.1), (5, (1.0,), -1.0)]
+)
+def test_wandering_names_bad_input(steps: int, times: tuple[float, ...], noise: float) -> None:
+    with pytest.raises(ValueError, match="expected steps >= 1"):
+        wandering(steps, times, noise)

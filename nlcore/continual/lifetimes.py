@@ -17,7 +17,6 @@ from nlcore.continual.averages import WeightAverages
 from nlcore.continual.ewc import EWC
 from nlcore.continual.lessons import accuracies
 from nlcore.continual.replay import Reservoir
-from nlcore.metrics import accuracy_matrix
 from nlcore.stacked import StackedMLP, loss_of_each
 from nlcore.tasks.continual import Task, TaskStream
 from nlcore.training import batches
@@ -68,7 +67,7 @@ def lifetimes(
             ewc.remember(task.x_train[:LOOKED_AT], allowed=task.allowed)
         for horizon, row in rows.items():
             row.append(accuracies(model if horizon == 1 else averages.model_at(horizon), stream))
-    return {horizon: accuracy_matrix(row) for horizon, row in rows.items()}
+    return {horizon: torch.stack(row, dim=-2) for horizon, row in rows.items()}
 
 
 def all_at_once(stream: TaskStream, seeds: Sequence[int], lrs: Sequence[float], *, steps: int = 150) -> Tensor:

@@ -100,9 +100,11 @@ course.figure(fig, "map-of-frequencies", alt=alt)
 # | 03 | momentum | a second memory holds past gradients, and forgets them |
 # | 04 | Adam | a third memory holds their squares; both are best fits |
 # | 05 | better memories | delta, Muon, slow + fast, M3: where each one helps, and where not |
+# | 06 | levels | any system sorted by update frequency; what a period does, and what it does not |
+# | 07 | forgetting | measured; what rest, slower copies and replay bring back |
 #
-# Still to come are levels and forgetting (06 to 08), attention and Titans as memories (09 to 11), the model HOPE (12),
-# continual learning on text (13), and a scorecard of the paper's claims (14).
+# Still to come are the continuum memory system (08), attention and Titans as memories (09 to 11), the
+# model HOPE (12), continual learning on text (13), and a scorecard of the paper's claims (14).
 
 # %% [markdown]
 # ## 2 · Which part is faster?

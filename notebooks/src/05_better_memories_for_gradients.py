@@ -400,7 +400,7 @@ course.explore(
     travel,
     [
         course.Slider("method", "polynomial", ["quintic", "cubic"], start="quintic"),
-        course.Slider("steps", "steps", [0, 1, 2, 3, 5, 10, 20], start=0),
+        course.Slider("steps", "steps", [0, 1, 2, 3, 5, 10, 20], start=2),
     ],
     name="singular-values-newton-schulz",
     title="Singular values through Newton-Schulz",

@@ -868,7 +868,6 @@ course.claim(
 # %%
 from nlcore.sweeps import load_sweep
 
-course.show(load_sweep)
 record = load_sweep("keeping_old_tasks")
 print(record["command"], "with torch", record["torch"])
 METHODS = ["plain", "EWC", "slow average", "replay 50", "replay 200", "class means", "all at once"]
