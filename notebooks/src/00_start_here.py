@@ -102,9 +102,10 @@ course.figure(fig, "map-of-frequencies", alt=alt)
 # | 05 | better memories | delta, Muon, slow + fast, M3: where each one helps, and where not |
 # | 06 | levels | any system sorted by update frequency; what a period does, and what it does not |
 # | 07 | forgetting | measured; what rest, slower copies and replay bring back |
+# | 08 | the continuum memory system | what a period, a reset and a learning rate do; starts learned through learning |
 #
-# Still to come are the continuum memory system (08), attention and Titans as memories (09 to 11), the
-# model HOPE (12), continual learning on text (13), and a scorecard of the paper's claims (14).
+# Still to come are attention and Titans as memories (09 to 11), the model HOPE (12), continual learning on text (13),
+# and a scorecard of the paper's claims (14).
 
 # %% [markdown]
 # ## 2 · Which part is faster?

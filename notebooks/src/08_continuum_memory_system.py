@@ -11,7 +11,7 @@
 # - compute how many numbers a system writes for each token
 # - name the streams on which nested memories win, and those on which they lose
 #
-# **You need** notebook 01 (a memory that is written while it reads) and notebook 07 (how to measure forgetting).
+# **You need** notebook 01 (a memory that is written while it reads), 06 (periods) and 07 (how to measure forgetting).
 #
 # **Time** 60 minutes · runs in about 40 s on a CPU
 #
@@ -248,8 +248,8 @@ course.hint.context_weights(1)  # then 2 and 3, if you need them
 # %% [markdown]
 # ## 3 · What does a period do?
 #
-# The paper's hope: slow blocks keep what fast blocks forget. Before we measure it, think about the smallest block: one
-# weight $w$ with the loss $\frac{1}{2} \lambda w^2$ at every token. After $C$ tokens,
+# The paper's hope: slow blocks keep what fast blocks forget. Before we measure it, recall the smallest block, from notebook
+# 06: one weight $w$ with the loss $\frac{1}{2} \lambda w^2$ at every token. After $C$ tokens,
 #
 # $$
 # \underbrace{(1 - C \eta \lambda) \, w}_{\text{one write of the sum}} \; - \; \underbrace{(1 - \eta \lambda)^C \, w}_{C
