@@ -547,6 +547,8 @@ course.claim(
     a=points("permuted", MEAN, "all"),
     b=points("permuted", RATES, "all"),
 )
+
+# %% tags=["claim"]
 lost = int((measured("rotated", MEAN, "all") < 0.2).sum())
 course.claim(
     "rotated, the same: {a}, wide because {n} of 12 seeds diverge at the rate that the search found for it; the control: {b}",
