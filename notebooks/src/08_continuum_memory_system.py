@@ -932,7 +932,7 @@ course.claim(
 # %% [markdown]
 # A clear win, and a built one: we made the streams so that resets fall on true boundaries. So now the same memories, each
 # learned anew, on other streams: the same lengths with a shift that the memory cannot know (**random phase**), boundaries at
-# any step, and aligned ones with three times the noise.
+# any step, and aligned ones with about three times the noise.
 
 # %% tags=["figure"]
 fig, axes = course.canvas(7.6, 3.0, cols=4, sharey=True)

@@ -320,6 +320,13 @@ MUTANTS = (
         "self.bar.zero_()",
         "NL 73",
     ),
+    Mutant(
+        "a block of a meta-learned memory is never put back to its start",
+        "meta/reading.py",
+        "if reset and step % reset == 0:",
+        "if reset and step % reset == reset:",
+        "claims 08",
+    ),
 )
 
 
