@@ -211,6 +211,37 @@ def test_what_is_shown_twice_is_told(tmp_path: Path) -> None:
     assert names.shown_twice(source(tmp_path, text)) == ["src/00_count.py:4 (cell 2): delta was already shown"]
 
 
+WIDGET = """# %%
+lines, far = {}, 3
+
+def far_of(x):
+    return far * x
+
+def draw(k, own=1):
+    own = far_of(k)
+    return lines[own]
+
+# %%
+course.explore(fig, draw, [])
+
+# %%
+"""
+
+
+def test_later_cells_may_use_what_a_widget_does_not_need(tmp_path: Path) -> None:
+    later = "own = 2\nk = [lines for lines in ()]\ndef other():\n    far = 1\n"
+    assert names.spoiled_widgets(source(tmp_path, WIDGET + later)) == []
+
+
+@pytest.mark.parametrize(
+    ("spoiler", "name"),
+    [("for i, far in ():\n    pass", "far"), ("lines = 1", "lines"), ("import numpy as lines", "lines")],
+)
+def test_a_name_that_a_widget_still_needs_is_guarded(tmp_path: Path, spoiler: str, name: str) -> None:
+    (problem,) = names.spoiled_widgets(source(tmp_path, WIDGET + spoiler))
+    assert f"{name} changes its meaning, but the widget draw needs it as it was" in problem
+
+
 def test_methods_of_two_classes_are_two_things(tmp_path: Path) -> None:
     text = "# %%\ncourse.show(SGD.update, Adam.update)\n\n# %%\ncourse.show(optimizers.Adam.update)\n"
     assert names.shown_twice(source(tmp_path, text)) == ["src/00_count.py:4 (cell 2): Adam.update was already shown"]

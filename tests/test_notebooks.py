@@ -62,6 +62,12 @@ def test_every_name_of_nlcore_exists(source: sources.Source) -> None:
 
 
 @each
+def test_no_later_cell_takes_a_name_from_a_live_widget(source: sources.Source) -> None:
+    problems = names.spoiled_widgets(source)
+    assert not problems, said(problems)
+
+
+@each
 def test_nothing_is_shown_twice(source: sources.Source) -> None:
     problems = names.shown_twice(source)
     assert not problems, said(problems)

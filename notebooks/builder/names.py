@@ -43,6 +43,56 @@ def shown_twice(source: Source) -> list[str]:
     return found
 
 
+def spoiled_widgets(source: Source) -> list[str]:
+    """Return the names that a live widget reads when it is moved and that a later cell gives another meaning."""
+    trees = {index: ast.parse(cell.text) for index, cell in enumerate(source.cells) if cell.kind == "code"}
+    functions: dict[str, ast.FunctionDef] = {}
+    needed: dict[str, str] = {}
+    found = []
+    for index, tree in trees.items():
+        written = _written_outside_functions(tree)
+        found += [
+            f"{source.at(index)}: {name} changes its meaning, but the widget {needed[name]} needs it as it was"
+            for name in sorted(written & needed.keys())
+        ]
+        functions |= {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "course.explore":
+                drawing = ast.unparse(call.args[1])
+                needed |= dict.fromkeys(_read_by(drawing, functions), drawing)
+    return found
+
+
+def _read_by(name: str, functions: dict[str, ast.FunctionDef]) -> set[str]:
+    """Return the function `name` and the names from outside that it reads, itself or through other functions."""
+    seen: set[str] = set()
+    waiting = {name}
+    while waiting:
+        seen.add(one := waiting.pop())
+        if one in functions:
+            inside = [node for node in ast.walk(functions[one]) if isinstance(node, ast.Name)]
+            own = {node.id for node in inside if isinstance(node.ctx, ast.Store)}
+            own |= {argument.arg for argument in ast.walk(functions[one]) if isinstance(argument, ast.arg)}
+            waiting |= {node.id for node in inside} - own - seen
+    return seen
+
+
+def _written_outside_functions(tree: ast.Module) -> set[str]:
+    """Return the names that the top level of a cell gives a meaning, by any statement."""
+    names: set[str] = set()
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name):
+            names |= {node.id} if isinstance(node.ctx, ast.Store) else set()
+        elif not isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+            names |= {node.asname or node.name} if isinstance(node, ast.alias) else set()
+            waiting += ast.iter_child_nodes(node)
+    return names
+
+
 def _shows(code: str) -> Iterator[ast.Call]:
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "course.show":

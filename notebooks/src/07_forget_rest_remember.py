@@ -501,7 +501,7 @@ course.claim(
 # %%
 fig, ax = course.canvas(6.2, 2.8)
 looks = (("A", course.style.COLOURS["blue"], "-"), ("B", course.style.COLOURS["vermillion"], "--"))
-curves = {
+lines = {
     task: ax.plot([], [], color=colour, linestyle=dash, antialiased=False, label=f"knows {task}")[0]
     for task, colour, dash in looks
 }
@@ -522,8 +522,8 @@ def live_on(practice, rest, fading):
     times = [*range(-50, 1, 10), *range(10, practice + 1, 10)]
     pauses = [pause for pause in (0, *PAUSES) if pause <= rest]
     slept = rests[practice][: len(pauses), :, k].mean(-1)
-    for row, curve in enumerate(curves.values()):
-        curve.set_data(times + [practice + pause for pause in pauses], torch.cat([path, slept])[:, row])
+    for row, line in enumerate(lines.values()):
+        line.set_data(times + [practice + pause for pause in pauses], torch.cat([path, slept])[:, row])
     marks[1].set_xdata([practice, practice])
     rest_word.set_position((practice + 6, 1.06))
     told = f"B for {practice} steps, {fading} fades, {rest} steps of rest"
