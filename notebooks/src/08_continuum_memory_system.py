@@ -408,20 +408,20 @@ heights = {  # the same heights for all rates
 }
 
 # %%
-fig, ax = course.canvas(6.0, 2.9)
+fig, levels_ax = course.canvas(6.0, 2.9)
 marks, whiskers = {}, {}
 for line, style in zip(LINES, course.style.STYLES, strict=False):
-    marks[line] = ax.plot([], [], label=line, **(style | {"linewidth": 1, "linestyle": "-"}))[0]
+    marks[line] = levels_ax.plot([], [], label=line, **(style | {"linewidth": 1, "linestyle": "-"}))[0]
     colour = {"color": style["color"], "linewidth": 1, "linestyle": "-", "antialiased": False}
-    whiskers[line] = [ax.plot([], [], **colour)[0] for _ in SLOWEST]
-ax.set_xticks(range(4), ["1\n(flat)", "4", "16", "64"])
-ax.set(xlim=(-0.4, 3.4), xlabel="period of the slowest block", ylabel="accuracy (12 seeds, 95 %)")
-ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
+    whiskers[line] = [levels_ax.plot([], [], **colour)[0] for _ in SLOWEST]
+levels_ax.set_xticks(range(4), ["1\n(flat)", "4", "16", "64"])
+levels_ax.set(xlim=(-0.4, 3.4), xlabel="period of the slowest block", ylabel="accuracy (12 seeds, 95 %)")
+levels_ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
 
 
 def lengthen(kind, words, at):
     """Draw accuracy over the period of the slowest block."""
-    ax.set_ylim(min(heights[kind, words]) - 0.05, max(heights[kind, words]) + 0.05)
+    levels_ax.set_ylim(min(heights[kind, words]) - 0.05, max(heights[kind, words]) + 0.05)
     for shift, line in enumerate(LINES):
         spans = along(kind, line, WORDS[words], at)
         places = [k + 0.1 * (shift - 1) for k in range(4)]
