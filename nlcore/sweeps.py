@@ -9,8 +9,11 @@ Symbols   S settings, R seeds; W has the shape (S, R, ...).
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,6 +86,27 @@ def best_setting(scores: Tensor, slack: float = 0.0) -> int:
         raise ValueError("every setting failed on a tuning seed: try smaller learning rates")
     equal = (means <= means.min() + slack).nonzero().flatten().tolist()
     return equal[len(equal) // 2]
+
+
+def save_sweep(name: str, record: Mapping[str, Any], folder: Path | None = None) -> Path:
+    """Store the result of a sweep as JSON, a list of numbers on one line, so that a difference can be read.
+
+    Args     name: lower-case words joined by underscores. record: what was measured, with the "command" that did it and
+             the version of "torch". folder: where to; None is the folder that `load_sweep` reads. An old file stays
+             until the new one is whole.
+    Returns  the file.
+    Raises   ValueError if the command or the version is missing, or a number is NaN or infinite.
+    """
+    if missing := {"command", "torch"} - set(record):
+        raise ValueError(f"a stored sweep says how it was made: {', '.join(sorted(missing))} missing")
+    text = json.dumps(record, indent=1, allow_nan=False)
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
+    place = Path(str(files("nlcore.data") / "sweeps")) if folder is None else folder
+    place.mkdir(exist_ok=True)
+    unfinished = place / f"{name}.json.new"
+    unfinished.write_text(text + "\n", encoding="utf-8")
+    os.replace(unfinished, place / f"{name}.json")
+    return place / f"{name}.json"
 
 
 def load_sweep(name: str) -> dict[str, Any]:

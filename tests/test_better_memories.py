@@ -11,6 +11,7 @@ from torch import nn
 
 from nlcore.levels import order_levels
 from nlcore.optimizers import DGD, M3, AdamW, DeepMomentum, DeltaMomentum, MemoryOptimizer, MultiscaleMomentum, Muon
+from tests.small_net import loss_of, net, train
 
 T = torch.optim
 MAKERS: dict[str, Callable[..., MemoryOptimizer]] = {
@@ -25,27 +26,6 @@ MAKERS: dict[str, Callable[..., MemoryOptimizer]] = {
 }
 SPLITTING = ("muon", "m3", "m3-literal")  # matrices and the rest become two groups
 every = pytest.mark.parametrize("name", MAKERS)
-
-
-def net(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-
-
-def loss_of(model: nn.Module, step: int) -> torch.Tensor:
-    random = torch.Generator().manual_seed(step)
-    x = torch.randn(10, 6, dtype=torch.float64, generator=random)
-    y = torch.randint(0, 3, (10,), generator=random)
-    return nn.functional.cross_entropy(model(x), y)
-
-
-def train(model: nn.Module, optimizer: T.Optimizer, steps: range, scheduler=None) -> None:
-    for step in steps:
-        optimizer.zero_grad()
-        loss_of(model, step).backward()
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
 
 
 def flat(model: nn.Module) -> torch.Tensor:

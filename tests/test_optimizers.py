@@ -11,6 +11,7 @@ from nlcore.levels import order_levels
 from nlcore.memory import hebbian
 from nlcore.optimizers import SGD, Adam, AdamW, Momentum
 from nlcore.optimizers.checks import check_gradient
+from tests.small_net import loss_of, net, train
 
 T = torch.optim
 PAIRS = {
@@ -29,27 +30,6 @@ PAIRS = {
     "adamw": (lambda p: AdamW(p, lr=0.01, weight_decay=0.3), lambda p: T.AdamW(p, lr=0.01, weight_decay=0.3)),
 }
 OURS = [SGD, Momentum, Adam, AdamW]
-
-
-def net(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-
-
-def loss_of(model: nn.Module, step: int) -> torch.Tensor:
-    random = torch.Generator().manual_seed(step)
-    x = torch.randn(10, 6, dtype=torch.float64, generator=random)
-    y = torch.randint(0, 3, (10,), generator=random)
-    return nn.functional.cross_entropy(model(x), y)
-
-
-def train(model: nn.Module, optimizer: T.Optimizer, steps: range, scheduler=None) -> None:
-    for step in steps:
-        optimizer.zero_grad()
-        loss_of(model, step).backward()
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
 
 
 def assert_same(a: nn.Module, b: nn.Module, rtol: float = 1e-12) -> None:

@@ -10,30 +10,10 @@ from torch import nn
 
 from nlcore.levels import UpdateTrace, order_levels
 from nlcore.optimizers import DGD, M3, SGD, Adam, AdamW, Momentum, Muon, PeriodicOptimizer
+from tests.small_net import loss_of, net, train
 
 T = torch.optim
 Maker = Callable[..., T.Optimizer]
-
-
-def net() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-
-
-def loss_of(model: nn.Module, step: int) -> torch.Tensor:
-    random = torch.Generator().manual_seed(step)
-    x = torch.randn(10, 6, dtype=torch.float64, generator=random)
-    y = torch.randint(0, 3, (10,), generator=random)
-    return nn.functional.cross_entropy(model(x), y)
-
-
-def train(model: nn.Module, optimizer: T.Optimizer, steps: range, scheduler=None) -> None:
-    for step in steps:
-        optimizer.zero_grad()
-        loss_of(model, step).backward()
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
 
 
 def assert_same(a: nn.Module, b: nn.Module, atol: float = 1e-14) -> None:

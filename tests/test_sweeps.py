@@ -1,12 +1,14 @@
 """Sweeps: copies that do not feel each other, fair choices, stored results."""
 
 import math
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
 
 from nlcore.optimizers import Adam, DeltaMomentum, Momentum, Muon
-from nlcore.sweeps import HUGE, best_setting, grid, load_sweep, sweep
+from nlcore.sweeps import HUGE, best_setting, grid, load_sweep, save_sweep, sweep
 
 MAKERS = {
     "momentum": lambda groups: Momentum(groups, beta=0.8),
@@ -78,3 +80,23 @@ def test_bad_sweeps_are_named() -> None:
         sweep(MAKERS["adam"], [], torch.ones(1, 2), bowl_1, 3)
     with pytest.raises(ValueError, match="no stored sweep 'nothing'; there are: .*optimizers_on_images"):
         load_sweep("nothing")
+
+
+STORED = sorted(Path(str(files("nlcore.data") / "sweeps")).glob("*.json"))
+
+
+@pytest.mark.parametrize("file", STORED, ids=lambda file: file.stem)
+def test_a_stored_sweep_says_how_it_was_made_and_saving_it_again_changes_no_byte(file: Path, tmp_path: Path) -> None:
+    record = load_sweep(file.stem)
+    assert record["command"] == f"python notebooks/sweeps/{file.stem}.py" and record.keys() & {"seeds", "worlds"}
+    assert save_sweep(file.stem, record, tmp_path).read_bytes() == file.read_bytes()
+
+
+def test_what_cannot_be_stored_leaves_the_old_file(tmp_path: Path) -> None:
+    about = {"command": "python it.py", "torch": "2.13.0"}
+    old = save_sweep("one", {**about, "seeds": [1, 2]}, tmp_path).read_text()
+    for record, words in (({**about, "loss": math.inf}, "JSON"), ({"seeds": [1]}, "command, torch missing")):
+        with pytest.raises(ValueError, match=words):
+            save_sweep("one", record, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["one.json"] and (tmp_path / "one.json").read_text() == old
+    assert '"seeds": [ 1, 2 ]' in old

@@ -15,12 +15,9 @@ hindsight, from the result itself: this favours the baseline.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -28,10 +25,9 @@ from torch import Tensor
 from nlcore.contest import KEPT
 from nlcore.continual import chain_lifetimes
 from nlcore.metrics import average_accuracy, forgetting, plasticity
-from nlcore.sweeps import best_setting
+from nlcore.sweeps import best_setting, save_sweep
 from nlcore.tasks import Images, TaskStream, digits, permuted_pixels, rotated_images, split_classes
 
-OUT = Path(__file__).resolve().parents[2] / "nlcore" / "data" / "sweeps" / "continuum_on_digits.json"
 TUNING, FRESH = range(1000, 1008), range(12)
 RATES = [round(0.0015 * 1.9**k, 5) for k in range(10)]
 SHOWN = [RATES[k] for k in (2, 4, 6, 8)]  # measured for every variant, beside its best rate
@@ -92,9 +88,7 @@ def main() -> None:
         "variants": VARIANTS,
         "results": results,
     }
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), json.dumps(about, indent=1))
-    OUT.write_text(text + "\n", encoding="utf-8")
-    print(f"wrote {OUT.name}")
+    print("wrote", save_sweep("continuum_on_digits", about).name)
 
 
 def _row(found: dict[str, Tensor], setting: int) -> dict[str, list[float]]:

@@ -13,12 +13,9 @@ from twelve other seeds, all training images and the test images.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,9 +24,9 @@ from tqdm import tqdm
 from nlcore.contest import KEPT, standardised
 from nlcore.continual import NearestClassMean, all_at_once, lifetimes
 from nlcore.metrics import average_accuracy, plasticity
+from nlcore.sweeps import save_sweep
 from nlcore.tasks import Images, TaskStream, digits, fashion, permuted_pixels, rotated_images, split_classes
 
-OUT = Path(__file__).resolve().parents[2] / "nlcore" / "data" / "sweeps" / "keeping_old_tasks.json"
 TUNING, FRESH = range(1000, 1003), range(12)
 RATES = [0.0005 * 1.69**k for k in range(15)]
 FEW_RATES = RATES[2::3]
@@ -150,14 +147,7 @@ def main() -> None:
         "seeds": list(FRESH),
         "candidates": 15,
     }
-    OUT.write_text(_in_lines({**about, "results": results, "curves": curves}) + "\n", encoding="utf-8")
-    print(f"wrote {OUT.name}")
-
-
-def _in_lines(everything: dict) -> str:
-    """Return JSON with lists on one line each, so that a difference can be read."""
-    text = json.dumps(everything, indent=1)
-    return re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
+    print("wrote", save_sweep("keeping_old_tasks", {**about, "results": results, "curves": curves}).name)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,7 @@ run a part of it again.
 
 from __future__ import annotations
 
-import json
-import re
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -22,9 +19,9 @@ from tqdm import tqdm
 from nlcore.meta import variants
 from nlcore.meta.learning import TESTING
 from nlcore.meta.variants import BEST_FLAT, KINDS, MAP, NESTED_CMS, TRAINED, VARIANTS, WORLDS, run_variant, tune
+from nlcore.sweeps import save_sweep
 from nlcore.tasks.contexts import best_possible, streams
 
-OUT = Path(__file__).resolve().parents[2] / "nlcore" / "data" / "sweeps" / "meta_learned_memories.json"
 MEASURES = ("online", "last", "retention", "longer")
 
 
@@ -68,18 +65,12 @@ def main() -> None:
         for done in tqdm(as_completed(waiting), total=len(jobs)):
             rows[waiting[done]] = done.result()
             results = {kind: {n: rows[kind, n] for n in names if (kind, n) in rows} for kind, names in MAP.items()}
-            OUT.write_text(_in_lines({**about, "results": results}) + "\n", encoding="utf-8")
-    print(f"wrote {OUT.name}")
+            file = save_sweep("meta_learned_memories", {**about, "results": results})
+    print("wrote", file.name)
 
 
 def _rounded(numbers: list[float]) -> list[float]:
     return [round(number, 4) for number in numbers]
-
-
-def _in_lines(everything: dict) -> str:
-    """Return JSON with lists on one line each, so that a difference can be read."""
-    text = json.dumps(everything, indent=1)
-    return re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,15 @@ Takes half an hour on two CPU cores. Notebook 05 reads the file and runs a part 
 
 from __future__ import annotations
 
-import json
-import re
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from nlcore.contest import CONTESTANTS, compete, search, standardised, step_times
+from nlcore.sweeps import save_sweep
 from nlcore.tasks import Images, digits, fashion
 
-OUT = Path(__file__).resolve().parents[2] / "nlcore" / "data" / "sweeps" / "optimizers_on_images.json"
 BUDGETS, TUNING, FRESH = (300, 1500), range(1000, 1003), range(12)
 SETS = ("digits", "Fashion", "digits, standardised", "Fashion, standardised")
 
@@ -60,15 +57,7 @@ def main() -> None:
         "seeds": list(FRESH),
         "microseconds": {words: {name: round(us) for name, us in times.items()} for words, times in timed.items()},
     }
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(_in_lines({**about, "results": results}) + "\n", encoding="utf-8")
-    print(f"wrote {OUT.name}")
-
-
-def _in_lines(everything: dict) -> str:
-    """Return JSON with lists on one line each, so that a difference can be read."""
-    text = json.dumps(everything, indent=1)
-    return re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
+    print("wrote", save_sweep("optimizers_on_images", {**about, "results": results}).name)
 
 
 if __name__ == "__main__":
