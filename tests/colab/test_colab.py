@@ -27,18 +27,21 @@ assert "google.colab" in sys.modules
 assert importlib.util.find_spec("nlcore") is None
 """
 LOOK_BACK = """
-import json, pathlib
-import ipywidgets as widgets
-import nlcore
-home = pathlib.Path(nlcore.__file__).parent
-files = sorted(str(f.relative_to(home)) for f in home.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
-made = list(widgets.Widget.widgets.values())
-pictures = [widget for widget in made if isinstance(widget, widgets.Image)]
-slider = next(widget for widget in made if isinstance(widget, widgets.SelectionSlider))
-before = [picture.value for picture in pictures]
-slider.index = 0 if slider.index else len(slider.options) - 1
-redrawn = sum(old != picture.value for old, picture in zip(before, pictures))
-print(json.dumps({"home": str(home), "files": files, "ipywidgets": widgets.__version__, "redrawn": redrawn}))
+def look_back():  # a function, so that no name of the notebook changes its meaning
+    import json, pathlib
+    import ipywidgets as widgets
+    import nlcore
+    home = pathlib.Path(nlcore.__file__).parent
+    files = sorted(str(f.relative_to(home)) for f in home.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+    made = list(widgets.Widget.widgets.values())
+    pictures = [widget for widget in made if isinstance(widget, widgets.Image)]
+    slider = next(widget for widget in made if isinstance(widget, widgets.SelectionSlider))
+    before = [picture.value for picture in pictures]
+    slider.index = 0 if slider.index else len(slider.options) - 1
+    redrawn = sum(old != picture.value for old, picture in zip(before, pictures))
+    print(json.dumps({"home": str(home), "files": files, "ipywidgets": widgets.__version__, "redrawn": redrawn}))
+
+look_back()
 """
 
 
