@@ -150,7 +150,7 @@ from nlcore.tasks import digits
 from nlcore.training import batches
 
 course.show(batches)
-images, NAMES = digits(device=device), ["layer 1", "layer 2", "layer 3"]
+images, NAMES = digits(device=device, dtype=torch.float64), ["layer 1", "layer 2", "layer 3"]
 
 
 def fresh_layers(seeds, sizes=(64, 32, 32, 10)):
@@ -160,7 +160,7 @@ def fresh_layers(seeds, sizes=(64, 32, 32, 10)):
     for d_in, d_out in pairwise(sizes):
         W = torch.stack([torch.randn(d_in, d_out, generator=random) for random in randoms]) * (2 / d_in) ** 0.5
         b = torch.zeros(len(seeds), 1, d_out)
-        layers.append([W.to(device).requires_grad_(), b.to(device).requires_grad_()])
+        layers.append([one.to(images.x_train).requires_grad_() for one in (W, b)])
     return layers
 
 
@@ -668,7 +668,7 @@ SETTINGS = {
     "period 1,\nsame horizon": (1, 0.8 ** (1 / 20)),
     "period 1,\nshort horizon": (1, 0.8),
 }
-model = StackedMLP((64, 32, 10), SEEDS, len(SETTINGS), device=device)
+model = StackedMLP((64, 32, 10), SEEDS, len(SETTINGS), dtype=torch.float64, device=device)
 slow_periods, slow_betas = zip(*SETTINGS.values(), strict=True)
 groups = model.groups(period=slow_periods, slow_beta=slow_betas)
 optimizer = MultiscaleMomentum(groups, lr=0.05, beta=0.8)
