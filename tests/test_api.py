@@ -29,6 +29,7 @@ SNAPSHOT = {
         "newton_schulz",
     },
     "nlcore.cms": {"ContinuumMemory", "LevelState", "StreamState", "squared_error"},
+    "nlcore.sequence": {"MemoryState", "delta_rule", "linear_attention", "oja_rule", "titans_memory"},
     "nlcore.tasks": {"digits", "fashion", "split_classes", "permuted_pixels", "rotated_images"},
     "nlcore.training": {"fit", "evaluate", "accuracy"},
     "nlcore.continual": {
@@ -135,6 +136,7 @@ ORDER = [
     "meta",
     "brainwaves",
     "transfer",
+    "sequence",
     "course",
 ]
 
