@@ -121,6 +121,7 @@ def test_only_asked_positions_count() -> None:
     logits = torch.zeros(2, 4, 2)
     logits[0, :, 1], logits[1, 0, 0] = 3.0, 1.0
     model, batch = Fixed(logits), some_batch()
+    assert [len(part) for part in batch.split(1)] == [1, 1] and batch.split(1)[1].padding is not None
     assert token_accuracy(model, batch) == pytest.approx(2 / 4)
     assert token_accuracy(model, batch, last=1) == 1.0  # the last of row 1; row 2 ends where nothing is asked
     right, wrong, other = math.log(1 + math.exp(-3)), math.log(1 + math.exp(3)), math.log(1 + math.exp(1))
@@ -137,6 +138,11 @@ def test_the_model_hears_of_lengths_only_if_some_row_is_shorter() -> None:
     whole = TokenBatch(some_batch().tokens, some_batch().targets, torch.tensor([4, 4]))
     token_loss(model, whole)
     assert model.told is None
+
+
+def test_accuracy_does_not_depend_on_how_many_rows_are_read_at_once() -> None:
+    model, batch = Recurrent(), parity(torch.Generator().manual_seed(0))
+    assert len({token_accuracy(model, batch, rows=rows) for rows in (1, 5, 32, 64)}) == 1
 
 
 def test_accuracy_leaves_the_weights_alone() -> None:

@@ -99,11 +99,11 @@ def token_loss(model: ReadsTokens, batch: TokenBatch) -> Tensor:
 
 
 @torch.no_grad()
-def token_accuracy(model: nn.Module, batch: TokenBatch, last: int | None = None) -> float:
+def token_accuracy(model: nn.Module, batch: TokenBatch, last: int | None = None, rows: int = 64) -> float:
     """Return the part of the asked positions, in [0, 1], that the model answers right.
 
     Args     model: as in `ReadsTokens`, on the device of the batch. last: count only the last so many positions of each
-             row; None counts all.
+             row; None counts all. rows: how many are read at once.
     Raises   ValueError if nothing is asked there.
     """
     asked = batch.asked
@@ -111,8 +111,8 @@ def token_accuracy(model: nn.Module, batch: TokenBatch, last: int | None = None)
         asked = asked & (torch.arange(asked.shape[1], device=asked.device) >= batch.lengths[:, None] - last)
     _check_asked(batch, asked)
     model.eval()
-    logits, _ = model(batch.tokens, lengths=batch.padding)
-    return float((logits.argmax(-1) == batch.targets)[asked].double().mean())
+    answers = torch.cat([model(part.tokens, lengths=part.padding)[0].argmax(-1) for part in batch.split(rows)])
+    return float((answers == batch.targets)[asked].double().mean())
 
 
 @torch.no_grad()

@@ -44,6 +44,11 @@ class TokenBatch:
         """The lengths if some row is shorter than T, else None: what a model wants as `lengths`."""
         return None if bool((self.lengths == self.tokens.shape[1]).all()) else self.lengths
 
+    def split(self, rows: int) -> list[TokenBatch]:
+        """Return batches of at most so many rows, in order."""
+        parts = zip(self.tokens.split(rows), self.targets.split(rows), self.lengths.split(rows), strict=True)
+        return [TokenBatch(*part) for part in parts]
+
     def to(self, device: torch.device | str) -> TokenBatch:
         """Return the batch on another device."""
         return TokenBatch(self.tokens.to(device), self.targets.to(device), self.lengths.to(device))
