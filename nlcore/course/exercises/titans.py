@@ -192,7 +192,7 @@ CARRIED_WEIGHT = Exercise(
         ),
     ),
     hints=(
-        "After i tokens Z holds momentum**i of the write, and adds it to M. How long does each of these additions fade?",
+        "After i tokens Z holds momentum**i of the write and adds it to M. How long does each addition then fade?",
         "What is added after i tokens has steps - i tokens left, so it is multiplied by retain ** (steps - i).",
         "return lr * sum(momentum**i * retain ** (steps - i) for i in range(steps + 1)).",
     ),

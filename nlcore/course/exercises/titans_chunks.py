@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -37,12 +39,12 @@ def _largest_rate_oracle(C: int, length: float, retain: float) -> float:
     """What a chunk makes of a memory is linear in the rate: two chunks tell where it becomes -1."""
     key = torch.full((1, 1, C, 1), length, dtype=torch.float64)
     one = MemoryState(torch.ones(1, 1, 1, 1, dtype=torch.float64))
-    silent, loud = (
-        titans_memory(key, key, 0 * key, lr, 0.0, retain, gradient_period=max(C, 2), lr_bound=None, state=one)[
-            1
-        ].M.item()
-        for lr in (0.0, 1.0)
-    )
+
+    def after(lr: float) -> float:
+        form: dict[str, Any] = {"gradient_period": max(C, 2), "lr_bound": None, "state": one}
+        return titans_memory(key, key, 0 * key, lr, 0.0, retain, **form)[1].M.item()
+
+    silent, loud = after(0.0), after(1.0)
     return (1 + silent) / (silent - loud)
 
 
@@ -168,7 +170,7 @@ LARGEST_RATE = Exercise(
         ),
     ),
     hints=(
-        "Let the memory answer x for the key, and let v be 0. What does it answer after the chunk? Which factor is that?",
+        "Let the memory answer x for the key, and let v be 0. By which factor has a chunk multiplied x?",
         "The factor is retain**C - lr * length**2 * (1 + retain + ... + retain**(C - 1)). It must not fall below -1.",
         "return (1 + retain**C) / (length**2 * sum(retain**i for i in range(C))).",
     ),
