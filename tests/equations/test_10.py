@@ -111,18 +111,18 @@ def test_the_weights_of_a_chunk(seed: int) -> None:
 @pytest.mark.equation("10.5")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_memory_is_a_weighted_sum_of_errors(seed: int) -> None:
-    """Every memory of a chunk that begins with a memory and a momentum, against the sum of the errors it made."""
+    """Every memory of a chunk that begins with a memory and a momentum: token by token, and as the sum."""
     T = 6
-    q, k, v = stream(seed, T)
+    _, k, v = stream(seed, T)
     eta, beta, alpha = gates(seed, T)
     M_0, Z_0 = draws(seed + 300, 2, 3, 4)
     left = kept(Gates(eta, alpha, beta), T)
     assert left.b is not None
-    M, errors = M_0, []
+    M, Z, errors = M_0, Z_0, []
     for t in range(T):
         errors.append(v[t] - M @ k[t])
-        begun = MemoryState(M_0[None, None], Z_0[None, None])
-        M = library(q[: t + 1], k[: t + 1], v[: t + 1], eta[: t + 1], beta[: t + 1], alpha[: t + 1], begun)[1].M[0, 0]
+        Z = beta[t] * Z + eta[t] * torch.outer(errors[t], k[t])
+        M = alpha[t] * M + Z
         summed = sum(left.W[t, j] * torch.outer(errors[j], k[j]) for j in range(t + 1))
         torch.testing.assert_close(M, left.g[t] * M_0 + left.b[t] * Z_0 + summed, rtol=1e-11, atol=1e-12)
 

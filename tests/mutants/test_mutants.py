@@ -327,6 +327,48 @@ MUTANTS = (
         "if reset and step % reset == reset:",
         "claims 08",
     ),
+    Mutant(
+        "momentum fades a write before decay does, in the wrong order",
+        "sequence/gates.py",
+        "W = (D @ D_beta)",
+        "W = (D_beta @ D)",
+        "10.4",
+    ),
+    Mutant(
+        "the momentum of the chunk before is not faded by the decay",
+        "sequence/gates.py",
+        "b = (D @ g_beta[..., None]).squeeze(-1)",
+        "b = g_beta.cumsum(-1)",
+        "10.5",
+    ),
+    Mutant(
+        "a token of a chunk corrects itself before it is written",
+        "sequence/chunks.py",
+        "L = (k @ k.mT) * rows_before(left.W)",
+        "L = (k @ k.mT) * left.W.tril(-1)",
+        "10.2",
+    ),
+    Mutant(
+        "the bound of the rate forgets that momentum goes on",
+        "sequence/stream.py",
+        "bound * slowing / (period * length)",
+        "bound / (period * length)",
+        "10.8",
+    ),
+    Mutant(
+        "the gradient of a deep memory skips the slope of gelu",
+        "sequence/deep_chunks.py",
+        "s = (e @ A.W1) * gelu_slope(z)",
+        "s = e @ A.W1",
+        "10.10",
+    ),
+    Mutant(
+        "the loop of Titans writes values and not surprises",
+        "sequence/loops.py",
+        "surprise = v_t - read(anchor, k_t)",
+        "surprise = v_t",
+        "claims 10",
+    ),
 )
 
 
