@@ -2,7 +2,8 @@
 
 Everything but the memory is held fixed: embedding, blocks with a feed-forward network, the number of steps, the recipe
 of training. Each family of models has the same grid of learning rates, and its choice is made on a tuning seed, by the
-loss on sequences that no reported result sees; `tuned_as` says which model chose for which. The recurrent network (GRU) is the yardstick that is no memory of pairs.
+loss on sequences that no reported result sees; `tuned_as` says which model chose for which. The recurrent network (GRU)
+is the yardstick that is no memory of pairs.
 
 Source    the experiments are ours; Nested Learning compares on MAD, RULER and formal languages (Tables 1, 3 and 5).
 """

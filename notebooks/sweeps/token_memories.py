@@ -10,9 +10,9 @@ stored at once: an interrupted run goes on where it stopped, and finished models
     python notebooks/sweeps/token_memories.py --task parity --model delta2 --seed 0
 
 Each family of models has the same grid of learning rates in each task; the loss on sequences of its own, after training
-with a tuning seed, decides. The results come from other seeds and other sequences. Parity is computed in float64, so that
-another processor finds the same weights, and a test trains one model again. Checkpoints are always those of seed 0,
-never the best.
+with a tuning seed, decides. The results come from other seeds and other sequences. Parity is computed in float64, so
+that another processor finds the same weights, and a test trains one model again. Checkpoints are always those of seed
+0, never the best.
 """
 
 from __future__ import annotations
