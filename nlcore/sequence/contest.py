@@ -11,8 +11,7 @@ Source    the experiments are ours; Nested Learning compares on MAD, RULER and f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nlcore.checkpoints import load_checkpoint
+from nlcore.sequence.ablations import frozen, only_memories
 from nlcore.sequence.fitting import Draw, fit_tokens, nats_by_position, token_accuracy, token_loss
 from nlcore.sequence.model import TokenModel
 from nlcore.sequence.named import MIXERS
@@ -39,9 +39,9 @@ TUNING_SEED, TUNED_ON, TESTED_ON = 1000, 2000, 3000  # training; sequences that 
 BATCH, WORDS = 32, 64  # sequences a step; words a step for parity
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     **MIXERS,
-    **{f"self_modifying_{C}": partial(SelfModifyingTitans, chunk_size=C) for C in (1, 2, 4, 8, 16)},
-    "self_modifying_l2_1": partial(SelfModifyingTitans, chunk_size=1, rule="dgd_l2"),
-    "memory_only_1": partial(SelfModifyingTitans, chunk_size=1, adaptive=("memory",)),
+    **{f"self_modifying_{C}": partial(SelfModifyingTitans, memory_chunk=C) for C in (1, 2, 4, 8, 16)},
+    "self_modifying_l2_1": partial(SelfModifyingTitans, memory_chunk=1, rule="dgd_l2"),
+    "memory_only_1": partial(SelfModifyingTitans, memory_chunk=1, rewrite=("memory",)),
 }
 
 
@@ -176,36 +176,21 @@ def tuning_loss(task: str, model: TokenModel, batches: int = 8) -> float:
 
 
 def measure(task: str, model: TokenModel) -> dict[str, Any]:
-    """Return what is reported: accuracies by test, or for the stream the loss along it, with and without a memory."""
+    """Return what is reported: accuracies by test, or for the stream the loss along it, as it is and with parts closed."""
     one = TASKS[task]
     drawn = {label: draw(torch.Generator().manual_seed(TESTED_ON)) for label, draw in one.tests.items()}
     if task == "stream":
         (batch,) = drawn.values()
         row = {"nats": _rounded(nats_by_position(model, batch))}
-        with frozen(model) as found:
-            return {**row, "frozen": _rounded(nats_by_position(model, batch))} if found else row
+        for words, closed in {"frozen": frozen, "only memories": only_memories}.items():
+            with closed(model) as found:
+                row |= {words: _rounded(nats_by_position(model, batch))} if found else {}
+        return row
     row = {"accuracy": {label: round(token_accuracy(model, batch), 4) for label, batch in drawn.items()}}
     if one.last is not None:
         late = {label: round(token_accuracy(model, batch, one.last), 4) for label, batch in drawn.items()}
         row[f"last {one.last}"] = late
     return row
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[bool]:
-    """Write nothing into the memories of a model for a while: every learning rate that a gate gives becomes 0.
-
-    Returns  a context; its value says whether there was a gate to close.
-    """
-    gates = [part.lr_gate for part in model.modules() if getattr(part, "lr_gate", None) is not None]
-    highs = [gate.high for gate in gates]
-    try:
-        for gate in gates:
-            gate.high = 0.0
-        yield bool(gates)
-    finally:
-        for gate, high in zip(gates, highs, strict=True):
-            gate.high = high
 
 
 def find(task: str, name: str) -> TokenTask:
