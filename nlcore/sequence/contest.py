@@ -176,7 +176,7 @@ def tuning_loss(task: str, model: TokenModel, batches: int = 8) -> float:
 
 
 def measure(task: str, model: TokenModel) -> dict[str, Any]:
-    """Return what is reported: accuracies by test, or for the stream the loss along it, as it is and with parts closed."""
+    """Return what is reported: accuracies by test, or the loss along the stream, as it is and with parts closed."""
     one = TASKS[task]
     drawn = {label: draw(torch.Generator().manual_seed(TESTED_ON)) for label, draw in one.tests.items()}
     if task == "stream":

@@ -126,7 +126,7 @@ def keep(job: Job, row: dict[str, Any]) -> None:
     else:
         entry["seeds"][str(seed)] = row
     save_sweep(NAME, about)
-    print(*job, {key: value for key, value in row.items() if key not in ("nats", "frozen", "only memories")}, flush=True)
+    print(*job, {key: value for key, value in row.items() if not isinstance(value, list)}, flush=True)
 
 
 def train(pool: ProcessPoolExecutor, jobs: Iterator[Job]) -> None:
