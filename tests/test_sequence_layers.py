@@ -310,6 +310,15 @@ def test_a_gate_begins_at_its_start_and_stays_in_its_range(high: float, start: f
     assert gate.bfloat16()(tokens().bfloat16()).dtype == torch.float32
 
 
+def test_learned_gates_begin_where_they_are_told() -> None:
+    at_zero = torch.zeros(1, 1, DIM, dtype=torch.float64)
+    titans = layer("titans", momentum_start=0.5, retain_start=0.9)
+    assert titans.momentum_gate(at_zero).mean().item() == pytest.approx(0.5)
+    assert titans.retain_gate(at_zero).mean().item() == pytest.approx(0.9)
+    assert layer("gated_delta", retain_start=0.95).retain_gate(at_zero).mean().item() == pytest.approx(0.95)
+    assert layer("gated_linear").retain_gate(at_zero).mean().item() == pytest.approx(0.99)
+
+
 def test_each_head_has_its_own_answer_norm_and_the_gate_closes() -> None:
     output, x = Output(DIM, HEADS, gate=True, dtype=torch.float64), tokens()
     answers = torch.randn(B, HEADS, T, DIM // HEADS, dtype=torch.float64)
