@@ -155,7 +155,8 @@ class DeltaRule(_MatrixMemory):
     Args     dim, heads: see `TokenMixer`. lr_max: the strength of a write is learned in (0, lr_max); at 2 a write can
              turn an old answer round (a negative eigenvalue), which counting needs; above 2 a memory diverges.
              retain: None keeps everything; "learned" is a decay for each token (gated DeltaNet). chunk_size: tokens at
-             once; None is the token loop. retain_start: where a learned decay begins, 0.99 if left out. shared: as for `TokenMixer`.
+             once; None is the token loop. retain_start: where a learned decay begins, 0.99 if left out. shared: as for
+             `TokenMixer`.
     Raises   ValueError or TypeError for settings that do not fit.
     Source   Eq. 65.
     """
