@@ -1,0 +1,8 @@
+"""Self-modifying Titans: memories that rewrite, in context, also how they generate keys, values and learning rates."""
+
+from nlcore.sequence.self_modifying.boxes import transition_eigenvalue
+from nlcore.sequence.self_modifying.memory import self_modifying_memory
+from nlcore.sequence.self_modifying.rules import Boxes, Rules
+from nlcore.sequence.self_modifying.state import SelfModifyingState
+
+__all__ = ["Boxes", "Rules", "SelfModifyingState", "self_modifying_memory", "transition_eigenvalue"]

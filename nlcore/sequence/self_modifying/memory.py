@@ -1,0 +1,86 @@
+r"""Memories that rewrite how they learn: the projections, the learning rate and the retention are memories too.
+
+    y_t = M_memory,t-1 q_t
+    k_t, v_t, eta_t, alpha_t    from  M_k x_t,  M_v x_t,  M_lr x_t,  M_retain x_t
+    vhat_box,t = M_box v_t                                                        each box makes its own target
+    M_box,t = M_box,t-1 (alpha_t I - eta_t k_t k_t^T) + eta_t vhat_box,t k_t^T    the delta rule (Eq. 92, sign corrected)
+            ... - eta_t (M_box k_t - vhat_box,t) k_t^T                            in place of the last term: Eq. 93
+
+Everything that is generated comes from the states at the start of the chunk (Eq. 90, index as its text says); what is
+inside a chunk is then exact. Gradients of the outer loop flow through all writes, so every box learns how to start.
+
+Symbols   x token, (B, H, T, d): each head reads its part of the token; S (B, H, R, d), all boxes one below the other.
+Source    Behrouz et al. 2025, Nested Learning, section 8, Eq. 83-93.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nlcore.sequence.checks import check_lengths, live_tokens
+from nlcore.sequence.self_modifying.chunks import chunk_loop
+from nlcore.sequence.self_modifying.loop import token_loop
+from nlcore.sequence.self_modifying.rules import Boxes, Rules
+from nlcore.sequence.self_modifying.state import SelfModifyingState, new_state
+from nlcore.sequence.states import precise
+
+
+def self_modifying_memory(
+    x: Tensor,
+    q: Tensor | None,
+    boxes: Boxes,
+    rules: Rules | None = None,
+    *,
+    state: SelfModifyingState | None = None,
+    token_by_token: bool = False,
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, SelfModifyingState]:
+    """Read a stream with boxes that rewrite themselves.
+
+    Args     x: (B, H, T, d), what the boxes read. q: (B, H, T, d), the queries, of length one for a bounded answer; None
+             with `adaptive_q`, where a box generates them. boxes: where all streams start, (H, R, d) and the biases.
+             rules: the choices; None: the default ones. state: from the call before; None begins new streams.
+             token_by_token: the plain loop instead of the chunk form; both give the same.
+             lengths: (B,), real tokens of each stream; what follows is padding, which rewrites nothing and is answered 0.
+    Returns  y: (B, H, T, d), in the dtype of x. The state, in float32 for half precision.
+    Raises   ValueError for shapes that do not fit; TypeError for other dtypes.
+    Source   Eq. 83-93.
+    """
+    rules = Rules() if rules is None else rules
+    _check(x, q, boxes, rules, state)
+    check_lengths(lengths, x)
+    dtype = precise(x.dtype)
+    boxes = Boxes(*(None if part is None else part.to(dtype) for part in boxes))
+    tokens, queries = x.to(dtype), None if q is None else q.to(dtype)
+    state = new_state(boxes, rules, len(x)) if state is None else state
+    if not x.shape[2]:
+        return x, state
+    live = live_tokens(lengths, tokens)
+    form = token_loop if token_by_token else chunk_loop
+    y, state = form(tokens, queries, boxes, rules, state, live)
+    return (y if live is None else y * live[..., None]).to(x.dtype), state
+
+
+def _check(x: Tensor, q: Tensor | None, boxes: Boxes, rules: Rules, state: SelfModifyingState | None) -> None:
+    if x.ndim != 4 or not x.is_floating_point():
+        raise ValueError(f"expected x of shape (B, H, T, d) and floating point, got {tuple(x.shape)} of {x.dtype}")
+    if (q is None) != rules.adaptive_q:
+        kind = "a box generates the queries: pass q=None" if rules.adaptive_q else "expected q, the queries, got None"
+        raise ValueError(f"with adaptive_q={rules.adaptive_q} {kind}")
+    if q is not None and (q.shape != x.shape or q.dtype != x.dtype):
+        raise ValueError(f"expected q like x {tuple(x.shape)} {x.dtype}, got {tuple(q.shape)} {q.dtype}")
+    height = sum(rules.height(name, x.shape[-1]) for name in rules.boxes)
+    expected = (x.shape[1], height, x.shape[-1])
+    if tuple(boxes.start.shape) != expected:
+        names = ", ".join(rules.boxes)
+        raise ValueError(f"expected starts (H, R, d) = {expected} for the boxes {names}; got {tuple(boxes.start.shape)}")
+    for name, bias in (("lr_bias", boxes.lr_bias), ("retain_bias", boxes.retain_bias)):
+        if tuple(bias.shape) != expected[:1]:
+            raise ValueError(f"expected {name} of shape (H,) = {expected[:1]}, got {tuple(bias.shape)}")
+    if state is not None and tuple(state.S.shape) != (x.shape[0], *expected):
+        raise ValueError(
+            f"the state is of another stream: expected S {(x.shape[0], *expected)}, got {tuple(state.S.shape)}"
+        )
+    if state is not None and (state.Z is not None) != bool(rules.momentum):
+        raise ValueError(f"momentum={rules.momentum} but the state has {'no' if state.Z is None else 'a'} momentum Z")
