@@ -17,16 +17,23 @@ from nlcore.sequence.self_modifying import (
 )
 from nlcore.sequence.self_modifying.chunks import segment_sizes
 
-B, H, T, D = 2, 2, 23, 4
+B, H, T, D = 2, 2, 17, 3
 F64 = torch.float64
-CHUNKS = [(1, 1), (4, 4), (8, 3), (3, 8), (5, 2), (64, 64), (1, 7), (7, 1)]
+CHUNKS = [(1, 1), (4, 4), (8, 3), (3, 8), (5, 2), (64, 64), (1, 7)]
 SETTINGS: dict[str, dict] = {
     "default": {},
     "zero": {"decay_to": "zero"},
     "no fading": {"retain": 1.0},
     "fixed retain": {"retain": 0.9},
     "fixed retain to zero": {"retain": 0.9, "decay_to": "zero"},
-    "literal L2": {"rule": "dgd_l2", "lr_max": 0.2, "decay_to": "zero", "unit_values": False, "own_value": False, "silu": False},
+    "literal L2": {
+        "rule": "dgd_l2",
+        "lr_max": 0.2,
+        "decay_to": "zero",
+        "unit_values": False,
+        "own_value": False,
+        "silu": False,
+    },
     "momentum": {"momentum": 0.8, "lr_max": 0.5},
     "momentum to zero": {"momentum": 0.8, "lr_max": 0.5, "decay_to": "zero", "rule": "dgd_l2"},
     "momentum, no fading": {"momentum": 0.8, "lr_max": 0.5, "retain": 1.0},
@@ -132,7 +139,9 @@ def run_and_differentiate(rules: Rules, token_by_token: bool, rate: float | None
     y, state = self_modifying_memory(x, q, boxes, rules, token_by_token=token_by_token, **more)
     draw = torch.Generator().manual_seed(5)
     loss = sum(
-        (part * torch.randn(part.shape, generator=draw, dtype=F64)).sum() for part in (y, *state) if isinstance(part, Tensor)
+        (part * torch.randn(part.shape, generator=draw, dtype=F64)).sum()
+        for part in (y, *state)
+        if isinstance(part, Tensor)
     )
     grads = torch.autograd.grad(loss, leaves, allow_unused=True)
     return y, state, tuple(torch.zeros_like(leaf) if g is None else g for g, leaf in zip(grads, leaves, strict=True))

@@ -2,7 +2,18 @@
 
 from nlcore.sequence.self_modifying.boxes import transition_eigenvalue
 from nlcore.sequence.self_modifying.memory import self_modifying_memory
+from nlcore.sequence.self_modifying.network_memory import self_modifying_networks
+from nlcore.sequence.self_modifying.networks import NetworkBoxes, NetworkState
 from nlcore.sequence.self_modifying.rules import Boxes, Rules
 from nlcore.sequence.self_modifying.state import SelfModifyingState
 
-__all__ = ["Boxes", "Rules", "SelfModifyingState", "self_modifying_memory", "transition_eigenvalue"]
+__all__ = [
+    "Boxes",
+    "NetworkBoxes",
+    "NetworkState",
+    "Rules",
+    "SelfModifyingState",
+    "self_modifying_memory",
+    "self_modifying_networks",
+    "transition_eigenvalue",
+]

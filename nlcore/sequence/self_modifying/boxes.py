@@ -48,15 +48,30 @@ def generate(x: Tensor, S: Tensor, boxes: Boxes, rules: Rules, live: Tensor | No
     names = rules.boxes[:-1]
     answers = x @ S[..., :-width, :].mT
     parts = dict(zip(names, answers.split([rules.height(name, width) for name in names], -1), strict=True))
-    k = unit(silu(parts["k"]) if rules.silu else parts["k"])
+    parts.update({name: parts[name].squeeze(-1) for name in NUMBERS if name in parts})
+    return settle(parts, boxes.lr_bias, boxes.retain_bias, rules, live)
+
+
+def settle(
+    parts: dict[str, Tensor], lr_bias: Tensor, retain_bias: Tensor, rules: Rules, live: Tensor | None
+) -> Generated:
+    """Bring what the boxes answered into its range: keys and values of length one, gates between their limits.
+
+    Args     parts: for each box its answer, (B, H, n) or (B, H, n, d). lr_bias, retain_bias: (H,). rules, live: as for
+             `generate`.
+    """
+    bent = {name: unit(silu(parts[name]) if rules.silu else parts[name]) for name in ("k", "q") if name in parts}
     v = unit(parts["v"]) if rules.unit_values else parts["v"]
-    lr = rules.lr_max * (parts["lr"].squeeze(-1) + boxes.lr_bias[:, None]).sigmoid()
-    log_retain = _log_retain(parts.get("retain"), boxes, rules, lr)
+    lr = rules.lr_max * (parts["lr"] + lr_bias[:, None]).sigmoid()
+    log_retain = None
+    if "retain" in parts:
+        log_retain = logsigmoid(parts["retain"] + retain_bias[:, None]).clamp_min(LEAST_LOG)
+    elif rules.retain is not None and rules.fades:
+        log_retain = torch.full_like(lr, max(math.log(rules.retain), LEAST_LOG))
     if live is not None:
         lr = lr * live
         log_retain = None if log_retain is None else log_retain * live
-    q = unit(silu(parts["q"]) if rules.silu else parts["q"]) if rules.adaptive_q else None
-    return Generated(k, v, lr, log_retain, q)
+    return Generated(bent["k"], v, lr, log_retain, bent.get("q"))
 
 
 def targets(v: Tensor, S: Tensor, rules: Rules) -> Tensor:
@@ -80,8 +95,13 @@ def bounded(found: Tensor, bound: float, count: int, width: int) -> Tensor:
              with one number. width: d, the rows of every other box.
     """
     numbers, vectors = found[..., :count].clamp(-bound, bound), found[..., count:].unflatten(-1, (-1, width))
-    length = (vectors.square().sum(-1, keepdim=True) + TINY).sqrt()
-    return torch.cat([numbers, (vectors * (bound / length).clamp_max(1.0)).flatten(-2)], -1)
+    return torch.cat([numbers, cut_to(vectors, bound).flatten(-2)], -1)
+
+
+def cut_to(x: Tensor, bound: float) -> Tensor:
+    """Return x (..., d), cut to the length `bound` where it is longer."""
+    length = (x.square().sum(-1, keepdim=True) + TINY).sqrt()
+    return x * (bound / length).clamp_max(1.0)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -101,13 +121,3 @@ def transition_eigenvalue(k: Tensor, v: Tensor, lr: Tensor | float, retain: Tens
     Source   derived; the other d - 1 eigenvalues are alpha.
     """
     return retain - lr * (k * (k - v)).sum(-1)
-
-
-def _log_retain(answer: Tensor | None, boxes: Boxes, rules: Rules, like: Tensor) -> Tensor | None:
-    if answer is not None:
-        return logsigmoid(answer.squeeze(-1) + boxes.retain_bias[:, None]).clamp_min(LEAST_LOG)
-    if not rules.fades:
-        return None
-    assert rules.retain is not None
-    return torch.full_like(like, max(math.log(rules.retain), LEAST_LOG))
-

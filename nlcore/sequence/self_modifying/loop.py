@@ -41,7 +41,9 @@ def token_loop(
     for t, (x_t, q_t, live_t) in enumerate(zip(x.unbind(2), _each(q, x), lives, strict=False), state.tokens):
         for name in (name for name in now if t % rules.chunk_of(name) == 0):
             now[name], Z[name] = cut_history(now[name], Z.get(name), start[name], rules)
-            anchor[name] = now[name] if live_t is None else torch.where(live_t[..., None, None] > 0, now[name], anchor[name])
+            anchor[name] = (
+                now[name] if live_t is None else torch.where(live_t[..., None, None] > 0, now[name], anchor[name])
+            )
         made, target = _generate(x_t, anchor, boxes, rules, live_t)
         answers.append(read(now["memory"], q_t if made.q is None else made.q))
         for name in rules.written:
@@ -53,7 +55,14 @@ def token_loop(
 
 
 def _write(
-    M: Tensor, Z: Tensor | None, origin: Tensor, made: Generated, value: Tensor, lr: Tensor, beta: float, live: Tensor | None
+    M: Tensor,
+    Z: Tensor | None,
+    origin: Tensor,
+    made: Generated,
+    value: Tensor,
+    lr: Tensor,
+    beta: float,
+    live: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Write one box: M (alpha I - eta k k^T) + eta value k^T, where only M - origin fades; with momentum on the last term."""
     retain: Scale = 1.0 if made.log_retain is None else made.log_retain.exp()
@@ -71,7 +80,9 @@ def _generate(x: Tensor, anchor: Parts, boxes: Boxes, rules: Rules, live: Tensor
     made = generate(x.unsqueeze(2), S, boxes, rules, None if live is None else live.unsqueeze(-1))
     found = targets(made.v, S, rules).squeeze(2)
     target = found.split([box.shape[-2] for box in anchor.values()], -1)
-    return Generated(*(None if part is None else part.squeeze(2) for part in made)), dict(zip(anchor, target, strict=True))
+    return Generated(*(None if part is None else part.squeeze(2) for part in made)), dict(
+        zip(anchor, target, strict=True)
+    )
 
 
 def _each(q: Tensor | None, x: Tensor) -> Iterable[Tensor]:

@@ -15,10 +15,10 @@ Source    Behrouz et al. 2025, Nested Learning, section 8, Eq. 83-93.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from nlcore.sequence.checks import check_lengths, live_tokens
+from nlcore.sequence.self_modifying.checks import check_input
 from nlcore.sequence.self_modifying.chunks import chunk_loop
 from nlcore.sequence.self_modifying.loop import token_loop
 from nlcore.sequence.self_modifying.rules import Boxes, Rules
@@ -63,24 +63,18 @@ def self_modifying_memory(
 
 
 def _check(x: Tensor, q: Tensor | None, boxes: Boxes, rules: Rules, state: SelfModifyingState | None) -> None:
-    if x.ndim != 4 or not x.is_floating_point():
-        raise ValueError(f"expected x of shape (B, H, T, d) and floating point, got {tuple(x.shape)} of {x.dtype}")
-    if (q is None) != rules.adaptive_q:
-        kind = "a box generates the queries: pass q=None" if rules.adaptive_q else "expected q, the queries, got None"
-        raise ValueError(f"with adaptive_q={rules.adaptive_q} {kind}")
-    if q is not None and (q.shape != x.shape or q.dtype != x.dtype):
-        raise ValueError(f"expected q like x {tuple(x.shape)} {x.dtype}, got {tuple(q.shape)} {q.dtype}")
-    height = sum(rules.height(name, x.shape[-1]) for name in rules.boxes)
-    expected = (x.shape[1], height, x.shape[-1])
+    check_input(x, q, boxes.lr_bias, boxes.retain_bias, rules)
+    expected = (x.shape[1], rules.all_rows(x.shape[-1]), x.shape[-1])
     if tuple(boxes.start.shape) != expected:
         names = ", ".join(rules.boxes)
-        raise ValueError(f"expected starts (H, R, d) = {expected} for the boxes {names}; got {tuple(boxes.start.shape)}")
-    for name, bias in (("lr_bias", boxes.lr_bias), ("retain_bias", boxes.retain_bias)):
-        if tuple(bias.shape) != expected[:1]:
-            raise ValueError(f"expected {name} of shape (H,) = {expected[:1]}, got {tuple(bias.shape)}")
-    if state is not None and tuple(state.S.shape) != (x.shape[0], *expected):
         raise ValueError(
-            f"the state is of another stream: expected S {(x.shape[0], *expected)}, got {tuple(state.S.shape)}"
+            f"expected starts (H, R, d) = {expected} for the boxes {names}; got {tuple(boxes.start.shape)}"
         )
-    if state is not None and (state.Z is not None) != bool(rules.momentum):
+    if state is None:
+        return
+    if tuple(state.S.shape) != (len(x), *expected):
+        raise ValueError(
+            f"the state is of another stream: expected S {(len(x), *expected)}, got {tuple(state.S.shape)}"
+        )
+    if (state.Z is not None) != bool(rules.momentum):
         raise ValueError(f"momentum={rules.momentum} but the state has {'no' if state.Z is None else 'a'} momentum Z")

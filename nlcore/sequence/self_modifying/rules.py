@@ -116,6 +116,10 @@ class Rules:
             found[name] = slice(begin, begin := begin + self.height(name, width))
         return found
 
+    def all_rows(self, width: int) -> int:
+        """How many rows S has, R."""
+        return sum(self.height(name, width) for name in self.boxes)
+
     def groups(self, width: int, has_rate: bool) -> list[tuple[slice, bool]]:
         """Return the runs of rows that are written alike, each with whether the extra rate applies to it."""
         rows, written = self.rows(width), self.written

@@ -45,9 +45,7 @@ def new_state(boxes: Boxes, rules: Rules, batch_size: int) -> SelfModifyingState
     return SelfModifyingState(S, S, torch.zeros_like(S) if rules.momentum else None)
 
 
-def cut_history(
-    S: Tensor, Z: Tensor | None, start: Tensor, rules: Rules
-) -> tuple[Tensor, Tensor | None]:
+def cut_history(S: Tensor, Z: Tensor | None, start: Tensor, rules: Rules) -> tuple[Tensor, Tensor | None]:
     """Let gradients stop at the writes so far if `rules.detach` says so; the learned start still gets its own."""
     if not rules.detach:
         return S, Z
