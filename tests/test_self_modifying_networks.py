@@ -1,7 +1,5 @@
 """Self-modifying boxes that are networks: Eq. 89-91 against autograd, the chunk form against the plain loop."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -138,3 +136,74 @@ def test_chunk_form_is_the_plain_loop(name: str, chunks: tuple[int, int]) -> Non
     rules, rate = both(name, chunks), 0.3 if chunks[0] % 2 else None
     lengths = torch.tensor([T, 6]) if name in ("default", "zero") else None
     assert gap(run(rules, False, rate, lengths), run(rules, True, rate, lengths)) < 1e-10
+
+
+@pytest.mark.parametrize("token_by_token", [False, True])
+def test_a_stream_may_be_cut_anywhere(token_by_token: bool) -> None:
+    rules = both("default", (4, 3))
+    x, q, boxes = stream(rules)
+    assert q is not None
+    whole = self_modifying_networks(x, q, boxes, rules, token_by_token=token_by_token)
+    answers, state = [], None
+    for x_n, q_n in zip(x.split((3, 1, 0, 5, 4), 2), q.split((3, 1, 0, 5, 4), 2), strict=True):
+        y, state = self_modifying_networks(x_n, q_n, boxes, rules, state=state, token_by_token=token_by_token)
+        answers.append(y)
+    assert gap((torch.cat(answers, 2), state), whole) < 1e-12
+
+
+def test_padding_and_later_tokens_change_nothing() -> None:
+    rules = both("default", (4, 3))
+    x, q, boxes = stream(rules)
+    assert q is not None
+    y, state = self_modifying_networks(x, q, boxes, rules, lengths=torch.tensor([T, 6]))
+    y_short, short = self_modifying_networks(x[1:, :, :6], q[1:, :, :6], boxes, rules)
+    assert gap(y[1:, :, :6], y_short) < 1e-12 and not y[1, :, 6:].any()
+    assert gap(tuple(part[1:] for part in state[:4]), tuple(short[:4])) < 1e-12
+    later = x.clone()
+    later[:, :, 9:] += 1.0
+    y_later, _ = self_modifying_networks(later, q, boxes, rules, lengths=torch.tensor([T, 6]))
+    assert gap(y_later[:, :, :10], y[:, :, :10]) < 1e-13 and gap(y_later[0, :, 10:], y[0, :, 10:]) > 1e-4
+
+
+@pytest.mark.parametrize("C", [16, 64])
+def test_the_bound_keeps_a_repeated_key_from_overshooting(C: int) -> None:
+    rules = Rules(C, lr_max=1.0, **L2)
+    x, q, boxes = stream(rules, length=1)
+    assert q is not None
+    x, q = x.expand(-1, -1, 640, -1), q.expand(-1, -1, 640, -1)
+    y, state = self_modifying_networks(x, q, boxes, rules)
+    assert y.isfinite().all() and max(part.abs().max() for part in state[:2]) < 20.0
+    y, state = self_modifying_networks(x, q, boxes, rules, lr_bound=None)
+    assert not state.W1.abs().max() < 1e3  # without the bound it diverges
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    x, q, boxes = stream(Rules(**L2))
+    assert q is not None
+    boxes = NetworkBoxes(*(part.float() for part in boxes[:4]))
+    y, state = self_modifying_networks(x.bfloat16(), q.bfloat16(), boxes, Rules(**L2))
+    assert y.dtype == torch.bfloat16 and state.W1.dtype == torch.float32
+
+
+def test_every_box_learns_through_the_writes() -> None:
+    rules = both("default", (4, 4))
+    x, q, boxes = stream(rules)
+    W1, W2 = boxes.W1.requires_grad_(), boxes.W2.requires_grad_()
+    y, _ = self_modifying_networks(x, q, boxes, rules)
+    for grad in torch.autograd.grad(y[:, :, 4:8].square().sum(), (W1, W2)):
+        assert (grad.abs().amax((0, 2, 3)) > 1e-7).all()
+
+
+def test_wrong_input_is_named() -> None:
+    rules = Rules(**L2)
+    x, q, boxes = stream(rules)
+    _, state = self_modifying_networks(x, q, boxes, rules)
+    wrong: list[tuple[str, tuple, dict]] = [
+        ("no momentum", (x, q, boxes, Rules(momentum=0.5)), {}),
+        ("W1 .*W2", (x, q, boxes._replace(W1=boxes.W1[:, 1:]), rules), {}),
+        ("another stream", (x[:1], x[:1], boxes, rules), {"state": state}),
+        ("queries", (x, None, boxes, rules), {}),
+    ]
+    for words, given, more in wrong:
+        with pytest.raises(ValueError, match=words):
+            self_modifying_networks(*given, **more)

@@ -1,6 +1,7 @@
 """Self-modifying Titans: memories that rewrite, in context, also how they generate keys, values and learning rates."""
 
 from nlcore.sequence.self_modifying.boxes import transition_eigenvalue
+from nlcore.sequence.self_modifying.layer import SelfModifyingTitans
 from nlcore.sequence.self_modifying.memory import self_modifying_memory
 from nlcore.sequence.self_modifying.network_memory import self_modifying_networks
 from nlcore.sequence.self_modifying.networks import NetworkBoxes, NetworkState
@@ -13,6 +14,7 @@ __all__ = [
     "NetworkState",
     "Rules",
     "SelfModifyingState",
+    "SelfModifyingTitans",
     "self_modifying_memory",
     "self_modifying_networks",
     "transition_eigenvalue",

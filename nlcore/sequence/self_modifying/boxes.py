@@ -28,7 +28,7 @@ TINY = 1e-6  # added to a squared length before its root, so that a zero vector 
 class Generated(NamedTuple):
     """What some tokens generated.
 
-    Args     k, v: (B, H, n, d). lr: (B, H, n). log_retain: (B, H, n), or None if nothing fades. q: (B, H, n, d) or None.
+    Args     k, v: (B, H, n, d). lr: (B, H, n). log_retain: (B, H, n), None if nothing fades. q: as k, or None.
     """
 
     k: Tensor
@@ -36,6 +36,12 @@ class Generated(NamedTuple):
     lr: Tensor
     log_retain: Tensor | None
     q: Tensor | None
+
+    def query(self, given: Tensor | None) -> Tensor:
+        """Return the generated queries, or else the given ones."""
+        query = given if self.q is None else self.q
+        assert query is not None
+        return query
 
 
 def generate(x: Tensor, S: Tensor, boxes: Boxes, rules: Rules, live: Tensor | None = None) -> Generated:
@@ -114,7 +120,7 @@ def transition_eigenvalue(k: Tensor, v: Tensor, lr: Tensor | float, retain: Tens
 
     With targets made by the memory itself, vhat = M v, a step is M_t = M_{t-1} (alpha I - eta k k^T + eta v k^T). For a
     key of length one and alpha = 1 the eigenvalue is 1 - eta (1 - k . v): the self-generated value makes it negative
-    although eta is below 1, as soon as k . v < 1 - 1/eta. For v = k it is 1 (nothing changes), for v = -k it is 1 - 2 eta.
+    although eta is below 1, as soon as k . v < 1 - 1/eta. For v = k it is 1 (nothing changes), for v = -k 1 - 2 eta.
 
     Args     k, v: (..., d). lr: eta; retain: alpha; numbers or (...).
     Returns  shape (...).

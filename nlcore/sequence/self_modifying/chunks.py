@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.boxes import Generated, generate, targets
 from nlcore.sequence.self_modifying.rules import Boxes, Rules
 from nlcore.sequence.self_modifying.segments import Kept, Piece, answer_before, kept, read, write
@@ -44,8 +45,8 @@ def chunk_loop(
     """
     sizes = segment_sizes(state.tokens, x.shape[2], rules.chunks)
     B, H = x.shape[:2]
-    flat = SelfModifyingState(*(part.flatten(0, 1) if isinstance(part, Tensor) else part for part in state))
-    wide = Boxes(*(_for_each_stream(part, B) for part in boxes[:3]), boxes.rate)
+    flat = map_tensors(state, lambda part: part.flatten(0, 1))
+    wide = Boxes(boxes.start.repeat(B, 1, 1), boxes.lr_bias.repeat(B), boxes.retain_bias.repeat(B), boxes.rate)
     lines = (x, q, None if live is None else live.expand(B, H, -1))
     pieces: list[Iterable] = [repeat(None) if line is None else line.flatten(0, 1).split(sizes, 1) for line in lines]
     readings = []
@@ -54,7 +55,7 @@ def chunk_loop(
         reading, flat = _segment(x_n, q_n, wide, rules, flat, live_n)
         readings.append(reading)
     y = _read_all(readings, sizes).unflatten(0, (B, H))
-    return y, SelfModifyingState(*(p.unflatten(0, (B, H)) if isinstance(p, Tensor) else p for p in flat))
+    return y, map_tensors(flat, lambda part: part.unflatten(0, (B, H)))
 
 
 def segment_sizes(tokens: int, length: int, chunks: tuple[int, int]) -> list[int]:
@@ -100,7 +101,7 @@ def _segment(
     if "memory" not in rules.written:  # then it does not fade either
         errors, value, left = torch.zeros_like(x), None, Kept(None, left.errors)
     values = None if value is None else value[..., memory]
-    reading = Reading(begin.rows(memory), q if made.q is None else made.q, made.k, errors[..., memory], values, left)
+    reading = Reading(begin.rows(memory), made.query(q), made.k, errors[..., memory], values, left)
     S = replaced(state.S, [(rows, end.S) for rows, end in ends])
     Z = None if state.Z is None else replaced(state.Z, [(rows, end.Z) for rows, end in ends if end.Z is not None])
     return reading, SelfModifyingState(S, state.anchor, Z, state.tokens + x.shape[1])
@@ -145,11 +146,6 @@ def _stacked(parts: Sequence[Any]) -> Any:
     if first is None or isinstance(first, Tensor):
         return None if first is None else torch.stack(list(parts))
     return type(first)(*(_stacked(same) for same in zip(*parts, strict=True)))
-
-
-def _for_each_stream(part: Tensor, B: int) -> Tensor:
-    """Repeat what the heads start from for each stream, (H, ...) -> (B H, ...)."""
-    return part.expand(B, *part.shape).flatten(0, 1)
 
 
 def replaced(old: Tensor, new: list[tuple[slice, Tensor]], axis: int = -2) -> Tensor:

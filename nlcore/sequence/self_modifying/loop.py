@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nlcore.memory import Scale, delta, hebbian, read
+from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.boxes import Generated, generate, targets
 from nlcore.sequence.self_modifying.rules import Boxes, Rules
 from nlcore.sequence.self_modifying.state import SelfModifyingState, cut_history
@@ -45,7 +46,7 @@ def token_loop(
                 now[name] if live_t is None else torch.where(live_t[..., None, None] > 0, now[name], anchor[name])
             )
         made, target = _generate(x_t, anchor, boxes, rules, live_t)
-        answers.append(read(now["memory"], q_t if made.q is None else made.q))
+        answers.append(read(now["memory"], made.query(q_t)))
         for name in rules.written:
             value = target[name] - read(anchor[name], made.k) if rules.rule == "dgd_l2" else target[name]
             lr = made.lr if boxes.rate is None or name == "memory" else made.lr * boxes.rate
@@ -64,12 +65,12 @@ def _write(
     beta: float,
     live: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Write one box: M (alpha I - eta k k^T) + eta value k^T, where only M - origin fades; with momentum on the last term."""
+    """Write one box: M (alpha I - eta k k^T) + eta value k^T; M - origin fades, the last term may have momentum."""
     retain: Scale = 1.0 if made.log_retain is None else made.log_retain.exp()
     at_origin = read(origin, made.k)
     if Z is None:
         return origin + delta(M - origin, made.k, value - at_origin, lr, retain), None
-    Z = hebbian(Z, made.k, value, lr, beta if live is None else torch.where(live > 0, beta, 1.0))
+    Z = hebbian(Z, made.k, value, lr, beta if live is None else 1.0 - live * (1.0 - beta))
     moved = Z if live is None else Z * live[..., None, None]
     return origin + delta(M - origin, made.k, -at_origin, lr, retain) + moved, Z
 
@@ -80,9 +81,7 @@ def _generate(x: Tensor, anchor: Parts, boxes: Boxes, rules: Rules, live: Tensor
     made = generate(x.unsqueeze(2), S, boxes, rules, None if live is None else live.unsqueeze(-1))
     found = targets(made.v, S, rules).squeeze(2)
     target = found.split([box.shape[-2] for box in anchor.values()], -1)
-    return Generated(*(None if part is None else part.squeeze(2) for part in made)), dict(
-        zip(anchor, target, strict=True)
-    )
+    return map_tensors(made, lambda part: part.squeeze(2)), dict(zip(anchor, target, strict=True))
 
 
 def _each(q: Tensor | None, x: Tensor) -> Iterable[Tensor]:

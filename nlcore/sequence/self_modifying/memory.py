@@ -2,8 +2,8 @@ r"""Memories that rewrite how they learn: the projections, the learning rate and
 
     y_t = M_memory,t-1 q_t
     k_t, v_t, eta_t, alpha_t    from  M_k x_t,  M_v x_t,  M_lr x_t,  M_retain x_t
-    vhat_box,t = M_box v_t                                                        each box makes its own target
-    M_box,t = M_box,t-1 (alpha_t I - eta_t k_t k_t^T) + eta_t vhat_box,t k_t^T    the delta rule (Eq. 92, sign corrected)
+    vhat_box,t = M_box v_t                                                        each makes its own target
+    M_box,t = M_box,t-1 (alpha_t I - eta_t k_t k_t^T) + eta_t vhat_box,t k_t^T    delta rule (Eq. 92, sign corrected)
             ... - eta_t (M_box k_t - vhat_box,t) k_t^T                            in place of the last term: Eq. 93
 
 Everything that is generated comes from the states at the start of the chunk (Eq. 90, index as its text says); what is
@@ -18,6 +18,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from nlcore.sequence.checks import check_lengths, live_tokens
+from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.checks import check_input
 from nlcore.sequence.self_modifying.chunks import chunk_loop
 from nlcore.sequence.self_modifying.loop import token_loop
@@ -38,11 +39,11 @@ def self_modifying_memory(
 ) -> tuple[Tensor, SelfModifyingState]:
     """Read a stream with boxes that rewrite themselves.
 
-    Args     x: (B, H, T, d), what the boxes read. q: (B, H, T, d), the queries, of length one for a bounded answer; None
-             with `adaptive_q`, where a box generates them. boxes: where all streams start, (H, R, d) and the biases.
+    Args     x: (B, H, T, d), what the boxes read. q: (B, H, T, d), the queries; None with
+             `adaptive_q`, where a box generates them. boxes: where all streams start, (H, R, d) and the biases.
              rules: the choices; None: the default ones. state: from the call before; None begins new streams.
              token_by_token: the plain loop instead of the chunk form; both give the same.
-             lengths: (B,), real tokens of each stream; what follows is padding, which rewrites nothing and is answered 0.
+             lengths: (B,), real tokens of each stream; the rest is padding, which rewrites nothing and is answered 0.
     Returns  y: (B, H, T, d), in the dtype of x. The state, in float32 for half precision.
     Raises   ValueError for shapes that do not fit; TypeError for other dtypes.
     Source   Eq. 83-93.
@@ -51,7 +52,7 @@ def self_modifying_memory(
     _check(x, q, boxes, rules, state)
     check_lengths(lengths, x)
     dtype = precise(x.dtype)
-    boxes = Boxes(*(None if part is None else part.to(dtype) for part in boxes))
+    boxes = map_tensors(boxes, lambda part: part.to(dtype))
     tokens, queries = x.to(dtype), None if q is None else q.to(dtype)
     state = new_state(boxes, rules, len(x)) if state is None else state
     if not x.shape[2]:

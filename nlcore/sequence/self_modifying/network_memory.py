@@ -16,6 +16,7 @@ from torch.nn.functional import gelu
 from nlcore.memory import delta, hebbian
 from nlcore.memory import read as read_matrix
 from nlcore.sequence.checks import check_lengths, live_tokens
+from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.checks import check_input
 from nlcore.sequence.self_modifying.chunks import replaced, segment_sizes
 from nlcore.sequence.self_modifying.networks import NetworkBoxes, NetworkState, answer, descent, generate
@@ -48,7 +49,7 @@ def self_modifying_networks(
     _check(x, q, boxes, rules, state)
     check_lengths(lengths, x)
     dtype = precise(x.dtype)
-    boxes = NetworkBoxes(*(None if part is None else part.to(dtype) for part in boxes))
+    boxes = map_tensors(boxes, lambda part: part.to(dtype))
     if lr_bound is not None:
         rules = replace(rules, lr_max=min(rules.lr_max, lr_bound / max(rules.chunks)))
     state = new_network_state(boxes, len(x)) if state is None else state
@@ -81,7 +82,7 @@ def _token(
     """Read, then write one token, box after box; x (B, H, 1, d)."""
     made = generate(x, state.anchor1, state.anchor2, boxes, rules, live)
     asked = descent(made.k, made.v, state.anchor1, state.anchor2, rules)
-    y = answer(state.W1[:, :, -1], state.W2[:, :, -1], made.q if q is None else q)
+    y = answer(state.W1[:, :, -1], state.W2[:, :, -1], made.query(q))
     k, retain = made.k[:, :, 0], 1.0 if made.log_retain is None else made.log_retain[..., 0].exp()
     W1, W2 = list(state.W1.unbind(2)), list(state.W2.unbind(2))
     for i, name in enumerate(rules.boxes):
@@ -101,9 +102,9 @@ def _segment(
     """Read and write a segment (B, H, n, d) in which no anchor changes."""
     made = generate(x, state.anchor1, state.anchor2, boxes, rules, live)
     asked = descent(made.k, made.v, state.anchor1, state.anchor2, rules)
-    q, new1, new2 = q if made.q is None else made.q, [], []
+    query, new1, new2 = made.query(q), [], []
     for some, slow in rules.groups(1, boxes.rate is not None):
-        left = kept(made.lr * boxes.rate if slow else made.lr, made.log_retain)
+        left = kept(made.lr * boxes.rate if slow and boxes.rate is not None else made.lr, made.log_retain)
         h, err, dz = (part[:, :, some] for part in asked)
         inner = Piece(state.W2[:, :, some].flatten(2, 3), boxes.W2[:, some].flatten(1, 2) if rules.returns else None)
         outer = Piece(state.W1[:, :, some], boxes.W1[:, some] if rules.returns else None)
@@ -113,11 +114,11 @@ def _segment(
         new2.append((some, end.S.unflatten(2, dz.shape[2:5:2])))
     if "memory" in rules.written:  # it is the last box of the last group
         last = slice(-h.shape[-1], None)
-        heard = gelu(read(inner.rows(last), q, made.k, errors[..., last], None, left))
+        heard = gelu(read(inner.rows(last), query, made.k, errors[..., last], None, left))
         outer = Piece(state.W1[:, :, -1], boxes.W1[:, -1] if rules.returns else None)
-        y = q + read(outer, heard, h[:, :, -1], -err[:, :, -1], None, left)
+        y = query + read(outer, heard, h[:, :, -1], -err[:, :, -1], None, left)
     else:
-        y = answer(state.W1[:, :, -1], state.W2[:, :, -1], q)
+        y = answer(state.W1[:, :, -1], state.W2[:, :, -1], query)
     W1, W2 = replaced(state.W1, new1, 2), replaced(state.W2, new2, 2)
     return y, NetworkState(W1, W2, *state[2:4], state.tokens + x.shape[2])
 
@@ -138,7 +139,7 @@ def _opened(state: NetworkState, boxes: NetworkBoxes, rules: Rules, live: Tensor
         if live is not None:
             W_due = torch.where(live[..., :1, None, None] > 0, W_due, anchor[:, :, due])
         anchors.append(replaced(anchor, [(due, W_due)], 2))
-    return NetworkState(*now, *anchors, state.tokens)
+    return NetworkState(now[0], now[1], anchors[0], anchors[1], state.tokens)
 
 
 def _check(x: Tensor, q: Tensor | None, boxes: NetworkBoxes, rules: Rules, state: NetworkState | None) -> None:

@@ -7,8 +7,8 @@ The gradients are those at the start of the chunk (Eq. 90). Writing W2 is the de
 is Hebbian. A box that gives one number gives the mean of its answer.
 
 Symbols   N boxes in the order of `Rules.boxes`, h hidden width; W1 (B, H, N, d, h), W2 (B, H, N, h, d).
-Source    Behrouz et al. 2025, Nested Learning, Eq. 88-91. Which layer gets the factor (alpha I - eta k k^T) is not said;
-          the nonlinearity, the hidden width and the bound of the learning rate are chosen here.
+Source    Behrouz et al. 2025, Nested Learning, Eq. 88-91. Which layer gets (alpha I - eta k k^T) is not said; the
+          nonlinearity, the hidden width and the bound of the learning rate are chosen here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
+from nlcore.sequence import saving
 from nlcore.sequence.self_modifying.boxes import Generated, cut_to, settle
 from nlcore.sequence.self_modifying.rules import NUMBERS, Rules
 
@@ -37,11 +38,12 @@ class NetworkBoxes(NamedTuple):
     rate: Tensor | None = None
 
 
+@saving.keeps_stream
 class NetworkState(NamedTuple):
     """All boxes in the middle of a stream.
 
-    Args     W1, W2: now, (B, H, N, d, h) and (B, H, N, h, d). anchor1, anchor2: at the start of the open chunk of each box.
-             tokens: how many the stream has read, padding included.
+    Args     W1, W2: now, (B, H, N, d, h) and (B, H, N, h, d). anchor1, anchor2: the same at the
+             start of the open chunk of each box. tokens: how many the stream has read, padding included.
     """
 
     W1: Tensor
@@ -52,11 +54,11 @@ class NetworkState(NamedTuple):
 
     def detach(self) -> NetworkState:
         """Return the same state without its history: gradients stop here (truncated backpropagation)."""
-        return NetworkState(*(part.detach() for part in self[:4]), self.tokens)
+        return saving.detach(self)
 
     def to(self, *args: Any, **settings: Any) -> NetworkState:
         """Return the state on another device or in another dtype; arguments as for `torch.Tensor.to`."""
-        return NetworkState(*(part.to(*args, **settings) for part in self[:4]), self.tokens)
+        return saving.move(self, *args, **settings)
 
 
 class Descent(NamedTuple):

@@ -30,8 +30,8 @@ from torch.nn.functional import pad
 class Kept(NamedTuple):
     """What is left of everything in a segment.
 
-    Args     S: (..., n + 1, 1), what is left of the first state after a tokens; None for all of it. errors: (..., n + 1,
-             n), what is left of each error, eta included. values: the same for the values, None without momentum.
+    Args     S: (..., n + 1, 1), what is left of the first state after a tokens; None for all of it. errors: (...,
+             n + 1, n), what is left of each error, eta included. values: the same for the values, or None.
              Z: (..., n + 1, 1), how much of the first momentum is in the state. Z_values: (..., n), what is left of the
              values in the last momentum. Z_Z: (..., 1, 1), what is left of the first momentum in it.
     """
@@ -56,8 +56,8 @@ class Kept(NamedTuple):
 def kept(lr: Tensor, log_retain: Tensor | None, momentum: float = 0.0, live: Tensor | None = None) -> Kept:
     """Return what is left of everything after each token of a segment.
 
-    Args     lr: (..., n). log_retain: (..., n), or None if nothing fades. momentum: beta. live: (..., n), 1 for a token,
-             0 for padding, which must not let the momentum move the state; None if there is no padding.
+    Args     lr: (..., n). log_retain: (..., n), or None if nothing fades. momentum: beta. live: (..., n), 1 for a
+             token, 0 for padding, which must not let the momentum move the state; None if there is no padding.
     """
     D = decay_products(log_retain, lr)
     first = None if log_retain is None else D[..., :1]
@@ -135,7 +135,8 @@ def write(begin: Piece, k: Tensor, value: Tensor | None, right: Tensor, left: Ke
 def state_after(begin: Piece, k: Tensor, added: Tensor, left: Kept) -> Tensor:
     """Return the rows after a segment that added `added` k^T; the momentum is not in it.
 
-    Args     begin: what the segment begins with. k: (..., n, d). added: (..., n, r), weighted by what is left at the end.
+    Args     begin: what the segment begins with. k: (..., n, d). added: (..., n, r), weighted by what is
+             left at the end.
     """
     S = begin.S
     if left.S is not None:
@@ -154,8 +155,8 @@ def _solve(errors: Tensor, match: Tensor, right: Tensor) -> Tensor:
 def read(begin: Piece, q: Tensor, k: Tensor, errors: Tensor, values: Tensor | None, left: Kept) -> Tensor:
     """Answer each token before it is written: S_{t-1} q_t, (..., n, r).
 
-    Args     begin: what the segment began with. q, k: (..., n, d). errors: U, (..., n, r). values: what went through the
-             momentum, the same shape, or None. left: from `kept`.
+    Args     begin: what the segment began with. q, k: (..., n, d). errors: U, (..., n, r). values: what went through
+             the momentum, the same shape, or None. left: from `kept`.
     """
     match = q @ k.mT
     answer = answer_before(begin, q, left) + (match * left.errors[..., :-1, :]) @ errors

@@ -5,20 +5,21 @@ Symbols   B streams, H heads, R rows of all boxes, d the width of a head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from nlcore.sequence import saving
 from nlcore.sequence.self_modifying.rules import Boxes, Rules
 
 
+@saving.keeps_stream
 class SelfModifyingState(NamedTuple):
     """All boxes in the middle of a stream; a plain tuple, which `torch.save` and a safe `torch.load` accept.
 
-    Args     S: (B, H, R, d), the boxes now. anchor: (B, H, R, d), each box at the start of its open chunk, from which it
-             generates; a chunk that is full is opened by the next token. Z: (B, H, R, d), the momentum, or None.
+    Args     S: (B, H, R, d), the boxes now. anchor: (B, H, R, d), each box at the start of its open chunk, from which
+             it generates; a chunk that is full is opened by the next token. Z: (B, H, R, d), the momentum, or None.
              tokens: how many the stream has read, padding included.
     """
 
@@ -29,14 +30,11 @@ class SelfModifyingState(NamedTuple):
 
     def detach(self) -> SelfModifyingState:
         """Return the same state without its history: gradients stop here (truncated backpropagation)."""
-        return self._map(lambda tensor: tensor.detach())
+        return saving.detach(self)
 
     def to(self, *args: Any, **settings: Any) -> SelfModifyingState:
         """Return the state on another device or in another dtype; arguments as for `torch.Tensor.to`."""
-        return self._map(lambda tensor: tensor.to(*args, **settings))
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> SelfModifyingState:
-        return SelfModifyingState(*(change(part) if isinstance(part, Tensor) else part for part in self))
+        return saving.move(self, *args, **settings)
 
 
 def new_state(boxes: Boxes, rules: Rules, batch_size: int) -> SelfModifyingState:
