@@ -276,7 +276,7 @@ def functional(subject: Subject) -> None:
     found = grad(lambda weights: functional_call(module, weights, (x,))[0].square().sum())(parameters)
     module(x)[0].square().sum().backward()
     for name, parameter in module.named_parameters():
-        assert parameter.grad is not None
+        assert parameter.grad is not None, f"{name} gets no gradient"
         same(found[name], parameter.grad, f"torch.func.grad of {name}", 1e-8)
 
 
