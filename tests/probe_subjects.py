@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from nlcore.cms import ContinuumMemory
+from nlcore.sequence.attention import softmax_attention
 from nlcore.sequence.deep import deep_titans_memory
 from nlcore.sequence.deep_weights import DeepWeights, new_deep_weights
 from nlcore.sequence.memories import delta_rule, linear_attention, oja_rule
+from nlcore.sequence.named import MIXERS, mixer, named_model
 from nlcore.sequence.titans import titans_memory
 from tests.probes import Subject
 
@@ -111,10 +113,61 @@ CMS_LIMITS = {
     "vectorised": "does not have vmap support",  # nor does torch.autograd.grad see through vmap
     "compiled": "is_inference_mode_enabled",  # nor does torch.compile see through torch.autograd.grad
 }
+
+
+GRU_LIMITS = {"vectorised": "Batching rule not implemented", "compiled": "Dynamo does not support RNN, GRU"}  # torch's
+
+
+def layer(name: str, watch: dict[str, Callable[[Any], Tensor]], tag: str = "", **settings: Any) -> Subject:
+    """Return the subject of a layer by its name in `nlcore.sequence.named`."""
+    return Subject(
+        f"{name} layer{tag}",
+        lambda dtype: mixer(name, 2 * DIM, HEADS, dtype=dtype, **settings),
+        2 * DIM,
+        watch=(lambda state: {part: see(state) for part, see in watch.items()}) if watch else None,
+        periods=dict.fromkeys(watch, 1),
+        horizon=settings.get("window"),
+        limits=GRU_LIMITS if name == "gru" else {},
+    )
+
+
+MATRIX = {"memory": lambda state: state.memory.M}
+WATCHED: dict[str, dict[str, Callable[[Any], Tensor]]] = {
+    **dict.fromkeys(("linear", "retnet", "gated_linear", "delta", "delta2", "gated_delta"), MATRIX),
+    "titans": {**MATRIX, "momentum": lambda state: state.memory.Z},
+    "titans_mlp": {
+        "memory": lambda state: state.memory.weights.W1,
+        "momentum": lambda state: state.memory.momentum.W2,
+    },
+    "gru": {"hidden state": lambda state: state.h},
+}
+BLOCKS = {2: WATCHED["delta"]["memory"], 3: WATCHED["titans"]["memory"], 4: WATCHED["titans_mlp"]["memory"]}
 SUBJECTS: list[Subject] = [
     *function("linear_attention", linear_attention, pair=pair(1.0), recall={1: 1e-6}, **M),
     *function("delta_rule", delta_rule, pair=pair(1.0), recall=ROUNDING, **M),
     *function("oja_rule", oja_rule, settings={"unit_values": True}, pair=pair(1.0), recall=ROUNDING, **M),
+    Subject("softmax_attention", packed(softmax_attention), WIDTH, pair=pair(1.0), recall=ROUNDING),
+    Subject(
+        "softmax_attention, window",
+        packed(softmax_attention, window=5),
+        WIDTH,
+        pair=pair(1.0),
+        recall=ROUNDING,
+        horizon=5,
+    ),
+    Subject("softmax_attention, plain", packed(softmax_attention, fused=False), WIDTH, pair=pair(1.0), recall=ROUNDING),
+    *(layer(name, WATCHED.get(name, {})) for name in MIXERS),
+    layer("window", {}, ", 5 tokens", window=5),
+    layer("delta", MATRIX, ", token by token, with an output gate", chunk_size=None, gate=True),
+    Subject(
+        "model of four layers",
+        lambda dtype: named_model(("softmax", "delta", "titans", "titans_mlp"), 11, 2 * DIM, HEADS, dtype=dtype),
+        0,
+        vocabulary=11,
+        watch=lambda state: {f"block {i}: memory": find(state.blocks[i - 1]) for i, find in BLOCKS.items()},
+        periods={"block 2: memory": 1, "block 3: memory": 1, "block 4: memory": 1},
+        limits={"vectorised": "calling .item"},  # it looks whether the tokens are in the vocabulary
+    ),
     *function(
         "titans_memory",
         titans_memory,

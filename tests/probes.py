@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,8 +35,8 @@ class Subject:
              was padded goes on otherwise than one that was not. watch: state -> the tensors that should move, by name.
              periods: how often each does, in tokens; names that `levels()` of the module has too must agree with it.
              pair: (n, dtype) -> x with one pair n times, and its value; None if there is no such thing. recall: n ->
-             relative error allowed. limits: probe -> what its failure says, for what is known not to work; such a probe
-             must fail, and with these words.
+             relative error allowed. horizon: tokens that an output can see, None for all. limits: probe -> what its
+             failure says, for what is known not to work; such a probe must fail, and with these words.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Subject:
     periods: Mapping[str, float] = dataclasses.field(default_factory=dict)
     pair: Callable[[int, torch.dtype], tuple[Tensor, Tensor]] | None = None
     recall: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    horizon: int | None = None
     limits: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def module(self, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -171,9 +173,10 @@ def gradients(subject: Subject) -> None:
         return
     assert inputs.grad is not None and inputs.grad.isfinite().all(), "the gradient of the tokens is not finite"
     assert inputs.grad.flatten(2).any(-1).all(), "some token gets no gradient"
-    last = run(module, inputs, (7,))[0][:, -1]
+    cut = 7 if subject.horizon is None else LENGTH - subject.horizon + 1
+    last = run(module, inputs, (cut,))[0][:, -1]
     (early,) = torch.autograd.grad((last * weights_like(last)).sum(), inputs)
-    assert early[:, :7].any(), "the last output sends no gradient to the tokens before the cut: writes are not trained"
+    assert early[:, :cut].any(), "the last output sends no gradient to the tokens before a cut: writes are not trained"
 
 
 def streams(subject: Subject) -> None:
@@ -284,7 +287,12 @@ def vectorised(subject: Subject) -> None:
     """vmap over a batch of batches gives what each batch alone gives."""
     module = subject.module()
     many = torch.stack([subject.inputs(1, 9), subject.inputs(2, 9)])
-    for one, alone in zip(vmap(lambda x: module(x)[0])(many), many, strict=True):
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "There is a performance drop", UserWarning
+        )  # torch's own, for fused attention
+        together = vmap(lambda x: module(x)[0])(many)
+    for one, alone in zip(together, many, strict=True):
         same(one, module(alone)[0], "vmap")
 
 

@@ -17,7 +17,7 @@ BY_NAME = {subject.name: subject for subject in SUBJECTS}
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("probe", [pytest.param(p, marks=pytest.mark.slow) if p == "compiled" else p for p in PROBES])
 def test_probe(probe: str, name: str) -> None:
     subject = BY_NAME[name]
     if probe in subject.limits:  # what is known not to work fails, and says why
