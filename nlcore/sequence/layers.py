@@ -135,9 +135,11 @@ class LinearAttention(_MatrixMemory):
         lr_max: float | None = 1.0,
         *,
         chunk_size: int | None = 64,
+        retain_start: float = RETAIN_START,
         **shared: Any,
     ) -> None:
-        super().__init__(dim, heads, lr_max, retain, (None, "fixed", "learned"), chunk_size, **shared)
+        choices = (None, "fixed", "learned")
+        super().__init__(dim, heads, lr_max, retain, choices, chunk_size, retain_start=retain_start, **shared)
 
     def remember(
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, memory: MemoryState | None, lengths: Tensor | None
@@ -171,9 +173,11 @@ class DeltaRule(_MatrixMemory):
         retain: str | None = None,
         *,
         chunk_size: int | None = 32,
+        retain_start: float = RETAIN_START,
         **shared: Any,
     ) -> None:
-        super().__init__(dim, heads, check_rate(lr_max), retain, (None, "learned"), chunk_size, **shared)
+        rate, choices = check_rate(lr_max), (None, "learned")
+        super().__init__(dim, heads, rate, retain, choices, chunk_size, retain_start=retain_start, **shared)
 
     def remember(
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, memory: MemoryState | None, lengths: Tensor | None
