@@ -181,7 +181,7 @@ def measure(task: str, model: TokenModel) -> dict[str, Any]:
     drawn = {label: draw(torch.Generator().manual_seed(TESTED_ON)) for label, draw in one.tests.items()}
     if task == "stream":
         (batch,) = drawn.values()
-        row = {"nats": _rounded(nats_by_position(model, batch))}
+        row: dict[str, Any] = {"nats": _rounded(nats_by_position(model, batch))}
         for words, closed in {"frozen": frozen, "only memories": only_memories}.items():
             with closed(model) as found:
                 row |= {words: _rounded(nats_by_position(model, batch))} if found else {}
