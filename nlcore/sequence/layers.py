@@ -88,6 +88,7 @@ class _MatrixMemory(TokenMixer):
         retain: str | None,
         retain_choices: tuple[str | None, ...],
         chunk_size: int | None,
+        retain_start: float = RETAIN_START,
         **shared: Any,
     ) -> None:
         super().__init__(dim, heads, **shared)
@@ -95,7 +96,7 @@ class _MatrixMemory(TokenMixer):
         check_choice("retain", retain, retain_choices)
         self.retain, self.chunk_size = retain, None if chunk_size is None else check_count("chunk_size", chunk_size)
         self.lr_gate = None if lr_max is None else Gate(dim, heads, high=lr_max, start=lr_max / 2, **made)
-        self.retain_gate = Gate(dim, heads, start=RETAIN_START, **made) if retain == "learned" else None
+        self.retain_gate = Gate(dim, heads, start=retain_start, **made) if retain == "learned" else None
 
     def gates(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Return lr and retain of each head and token, (B, H, T), or 1."""
@@ -119,7 +120,7 @@ class LinearAttention(_MatrixMemory):
     Args     dim, heads: see `TokenMixer`. retain: None keeps everything; "fixed" gives head h of H the decay
              1 - 2^(-5-h) (RetNet); "learned" one for each token (gated linear attention). lr_max: the strength of a
              write is learned in (0, lr_max); None writes each with 1. chunk_size: tokens at once; None is the token
-             loop. shared: as for `TokenMixer`.
+             loop. retain_start: where a learned decay begins, 0.99 if left out. shared: as for `TokenMixer`.
     Raises   ValueError or TypeError for settings that do not fit.
     Source   Eq. 64; RetNet: Sun et al. 2023.
     """
@@ -154,7 +155,8 @@ class DeltaRule(_MatrixMemory):
     Args     dim, heads: see `TokenMixer`. lr_max: the strength of a write is learned in (0, lr_max); at 2 a write can
              turn an old answer round (a negative eigenvalue), which counting needs; above 2 a memory diverges.
              retain: None keeps everything; "learned" is a decay for each token (gated DeltaNet). chunk_size: tokens at
-             once; None is the token loop. shared: as for `TokenMixer`.
+             once; None is the token loop. retain_start: where a learned decay begins, 0.99 if left out. shared: as for
+             `TokenMixer`.
     Raises   ValueError or TypeError for settings that do not fit.
     Source   Eq. 65.
     """
