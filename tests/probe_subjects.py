@@ -16,6 +16,8 @@ from nlcore.sequence.deep import deep_titans_memory
 from nlcore.sequence.deep_weights import DeepWeights, new_deep_weights
 from nlcore.sequence.memories import delta_rule, linear_attention, oja_rule
 from nlcore.sequence.named import MIXERS, mixer, named_model
+from nlcore.sequence.self_modifying import SelfModifyingTitans
+from nlcore.sequence.self_modifying.layer import LITERAL
 from nlcore.sequence.titans import titans_memory
 from tests.probes import Subject
 
@@ -141,6 +143,31 @@ WATCHED: dict[str, dict[str, Callable[[Any], Tensor]]] = {
     },
     "gru": {"hidden state": lambda state: state.h},
 }
+
+
+def self_modifying(name: str, memory: int, projections: int, **settings: Any) -> Subject:
+    """Return the subject of a self-modifying layer: its anchors move once a chunk, the others as long as they are."""
+    chunks = {"memory_chunk": memory, "projection_chunk": projections}
+
+    def watch(state: Any) -> dict[str, Tensor]:
+        if hasattr(state.memory, "W1"):
+            return {"memory": state.memory.anchor1[:, :, -1], "lr retain k v": state.memory.anchor1[:, :, :-1]}
+        return {"memory": state.memory.anchor[..., -DIM:, :], "lr retain k v": state.memory.anchor[..., :-DIM, :]}
+
+    return Subject(
+        f"SelfModifyingTitans, {name}",
+        lambda dtype: SelfModifyingTitans(2 * DIM, HEADS, dtype=dtype, **chunks, **settings),
+        2 * DIM,
+        padding_counts=max(memory, projections) > 1,
+        watch=watch if not settings.get("adaptive_q") else None,
+        periods={"memory": memory, "lr retain k v": projections} if not settings.get("adaptive_q") else {},
+        limits={
+            **({} if settings.get("token_by_token") else {"compiled": "groupby"}),  # which torch.compile does not trace
+            **({"huge": "not finite"} if settings.get("rule") == "dgd_l2" else {}),  # as printed: nothing is bounded
+        },
+    )
+
+
 BLOCKS = {2: WATCHED["delta"]["memory"], 3: WATCHED["titans"]["memory"], 4: WATCHED["titans_mlp"]["memory"]}
 SUBJECTS: list[Subject] = [
     *function("linear_attention", linear_attention, pair=pair(1.0), recall={1: 1e-6}, **M),
@@ -159,6 +186,15 @@ SUBJECTS: list[Subject] = [
     *(layer(name, WATCHED.get(name, {})) for name in MIXERS),
     layer("window", {}, ", 5 tokens", window=5),
     layer("delta", MATRIX, ", token by token, with an output gate", chunk_size=None, gate=True),
+    self_modifying("token by token", 1, 1),
+    self_modifying("token by token, loop", 1, 1, token_by_token=True),
+    self_modifying("chunks of 4", 4, 4),
+    self_modifying("chunks of 8 and 2, slow", 8, 2, rate=0.05),
+    self_modifying("chunks of 8 and 2, loop", 8, 2, token_by_token=True),
+    self_modifying("momentum and own queries", 4, 4, momentum=0.5, adaptive_q=True),
+    self_modifying("literal", 4, 4, **LITERAL),
+    self_modifying("networks", 4, 4, boxes="mlp"),
+    self_modifying("networks, loop", 4, 2, boxes="mlp", token_by_token=True),
     Subject(
         "model of four layers",
         lambda dtype: named_model(("softmax", "delta", "titans", "titans_mlp"), 11, 2 * DIM, HEADS, dtype=dtype),
