@@ -86,7 +86,7 @@ course.claim(
 from nlcore.sequence import titans_memory
 from nlcore.sequence.loops import titans_loop
 
-course.show(titans_loop)
+course.show(titans_memory, titans_loop)
 
 # %% [markdown]
 # ### Exercise 1 · `titans_step`
@@ -697,7 +697,7 @@ course.claim(
 from nlcore.sequence.deep import deep_titans_memory
 from nlcore.sequence.deep_weights import DeepWeights, new_deep_weights, read_deep
 
-course.show(read_deep)
+course.show(deep_titans_memory, new_deep_weights, read_deep)
 start = new_deep_weights(1, 8, hidden=16, generator=torch.Generator().manual_seed(0), dtype=f64)
 keys, told_values = unit(30, 8, seed=31), unit(30, 8, seed=32)
 lr, momentum, retain = 0.1, 0.5, 0.98
@@ -844,7 +844,7 @@ from nlcore.sequence.model import TokenModel
 from nlcore.sequence.titans_layer import Titans
 from nlcore.tasks.switching import best_loss, switching
 
-course.show(Titans.remember)
+course.show(switching, best_loss, Titans.remember)
 RULE = {"symbols": 8, "follow": 0.9}
 
 
