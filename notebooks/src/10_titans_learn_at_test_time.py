@@ -269,8 +269,8 @@ for ax, top, low in zip(axes, (5.0, 6.0, 2.5), (0.0, 0.0, -0.5), strict=True):
     for event in (SWITCH, SHOCK):
         ax.axvline(event, color="#BBBBBB", linewidth=1, antialiased=False)
     ax.legend(loc="upper left", fontsize=8, ncols=2)
-axes[2].axhline(1, color="#BBBBBB", linewidth=1, antialiased=False)
-axes[2].set_xlabel("token (E at 0 and 1, switch at 26, wrong token at 46)")
+level = axes[2].axhline(1, color="#BBBBBB", linewidth=1, antialiased=False)
+words = axes[2].set_xlabel("token (E at 0 and 1, switch at 26, wrong token at 46)")
 
 
 # %%
@@ -286,7 +286,7 @@ def watch(momentum, retain, lr):
         f"A token writes {lr / (1 - momentum):.2f} of its surprise in all. Switch: surprise {surprise[SWITCH]:.1f}, "
     )
     words += f"{turn}. Wrong token: momentum {Z[SHOCK]:.1f}, and {Z[SHOCK + 1]:.1f} one token later. "
-    fates = ("gone", 0.25), ("fading", 0.6), ("kept", 1.25), ("written too far", float("inf"))
+    fates = ("gone", 0.25), ("held in part", 0.8), ("kept", 1.2), ("written too far", float("inf"))
     fate = next(word for word, below in fates if recall[-1] < below)
     return words + f"E ends at {recall[-1]:.2f}: {fate}."
 
@@ -952,7 +952,7 @@ calm = torch.cat(
     [moved[5:11], moved[17:23]]
 ).mean()  # the second halves of A and of B; moved[i] is of tokens 4i+4 to 4i+7
 course.claim(
-    "in the 8 tokens after a switch the memory moves {a:.2f} a step of four tokens, otherwise {b:.2f}: surprise alone drives it",
+    "in the 8 tokens after a switch the memory moves {a:.2f} a step of four tokens, otherwise {b:.2f}. No gate was told of it: a write is as large as its surprise",
     min(moved[11:13].mean(), moved[23:25].mean()) > 1.3 * calm,
     a=torch.stack([moved[11:13], moved[23:25]]).mean(),
     b=calm,
