@@ -1,18 +1,18 @@
 """Memories of tokens against their token loops, published memories and torch: python tests/benchmarks/bench_sequence.py
 
-4 streams, 4 heads of width 16 and 2 heads of width 32, forward and backward, on one thread (`--threads 1 2` for both) or
-on a GPU (`--device cuda`). All take turns in each round; the figures are medians of process CPU time, which other work
-on the machine disturbs least; the time on the wall stands beside it. The same setting for all: numbers too small for
-float32 count as 0, else memories that fade to nothing, as some published ones do, would be slow for that reason alone.
+4 streams, 4 heads of width 16 and 2 heads of width 32, forward and backward, on one thread (`--threads 1 2` for both)
+or on a GPU (`--device cuda`). All take turns in each round; the figures are medians of process CPU time, which other
+work on the machine disturbs least; the time on the wall stands beside it. For all, numbers too small for float32 count
+as 0, else memories that fade to nothing, as some published ones do, would be slow for that reason alone.
 
 Published memories are optional. Each that is missing is named with the command that installs it; see `sequence_peers`
 for where they are looked for. One that needs more than `--patience` seconds for a step sits out the longer streams.
 Before the race, ours and theirs are compared where the mathematics is the same.
 
-Exit status 1 if a bar is missed: the delta rule in chunks 3 times as fast as fla's naive chunks at their best chunk size
-(T = 1024 and 2048); exact Titans 4 times as fast as titans-pytorch with refreshed gradients, whatever its memory; self-
-modifying Titans, trained through all writes, 10 times as fast as a step of any published one; all of ours linear in T
-(T = 4096 at most 4.4 times T = 1024).
+Exit status 1 if a bar is missed: the delta rule in chunks 3 times as fast as fla's naive chunks at their best chunk
+size (T = 1024 and 2048); exact Titans 4 times as fast as titans-pytorch with refreshed gradients, whatever its memory;
+self-modifying Titans, trained through all writes, 10 times as fast as a step of any published one; all of ours linear
+in T (T = 4096 at most 4.4 times T = 1024).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ BARS = (
     *(Bar("self-modifying", (f"nested-learning {what}",), 10.0) for what in ("self-mod step", "HOPE block step")),
     Bar("self-modifying", ("nested-learning self-mod update",)),
     Bar("self-modifying", ("aryateja2106 self-mod",), 10.0),
-    Bar("self-modifying 1 head", ("nested-learning self-mod step",)),
+    *(Bar(f"self-modifying {kind}1 head", ("nested-learning self-mod step",)) for kind in ("", "MLP ")),
     *(Bar(name, ("torch attention",)) for name in OPS),
     Bar("self-modifying", ("torch GRU",)),
 )
@@ -74,7 +74,11 @@ def measure(racers: list[Racer], sizes: list[Size], options: argparse.Namespace)
         works = {racer.name: racer.build(size) for racer in racers if racer.name not in slow}
         for name, times in race(works, options.rounds, options.seconds, size.device).items():
             table[name][size.tokens] = times
-        slow |= {r.name for r in racers if not r.ours and r.name in works and table[r.name][size.tokens].cpu > options.patience}
+        slow |= {
+            r.name
+            for r in racers
+            if not r.ours and r.name in works and table[r.name][size.tokens].cpu > options.patience
+        }
     return table
 
 
@@ -100,7 +104,9 @@ def judge(table: Table) -> list[str]:
         ratios = {n: min(row[n].cpu for row in rows[1:] if n in row) / rows[0][n].cpu for n in rows[1] if n in rows[0]}
         words = "  ".join(f"T={n} {ratio:.1f}" for n, ratio in ratios.items())
         judged = {n: ratio for n, ratio in ratios.items() if bar.lengths is None or n in bar.lengths}
-        verdict = _verdict(what, bool(judged) and min(judged.values()) >= bar.least, f">= {bar.least:g}", missed, judged)
+        verdict = _verdict(
+            what, bool(judged) and min(judged.values()) >= bar.least, f">= {bar.least:g}", missed, judged
+        )
         print(f"  {what:62} {words}{verdict if bar.least else ''}")
     short, long, most = LINEAR
     for racer in OURS:
@@ -145,7 +151,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
-    parser.add_argument("--heads", type=int, nargs="+", default=[4, 2], help="the layers are 64 wide, whatever the heads")
+    parser.add_argument(
+        "--heads", type=int, nargs="+", default=[4, 2], help="the layers are 64 wide, whatever the heads"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="after these a racer sits out, if it had two turns")
     parser.add_argument("--patience", type=float, default=3.0, help="a slower step: not raced on longer streams")
@@ -164,8 +172,12 @@ def main() -> int:
         print("no GPU here: SKIPPED")
         return 0
     modules, published, missing = find(() if options.no_peers else PEERS, options.peer_path)
+    if options.no_peers:
+        missing = ["published memories: SKIPPED, as asked with --no-peers"]
     racers = [racer for racer in [*OURS, *published, *YARDSTICKS] if options.only in racer.name]
-    shapes = {heads: [Size(4, heads, 64 // heads, n, options.device) for n in options.lengths] for heads in options.heads}
+    shapes = {
+        heads: [Size(4, heads, 64 // heads, n, options.device) for n in options.lengths] for heads in options.heads
+    }
     where = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU"
     print(f"torch {torch.__version__} on {where}", *missing, sep="\n", flush=True)
     missed = []

@@ -1,8 +1,8 @@
 """Published memories of tokens: where they are looked for, how they are loaded, and what of each is raced.
 
-None of them is needed. Those of the package index are best installed into a folder each, because several call themselves
-`titans` and overwrite one another; `--peer-path DIR` looks into DIR and the folders in it, the environment is looked
-into anyway (`pip install "nlcore[bench]"` has those that can live together). The modules are found by their file.
+None of them is needed. Those of the package index are best installed into a folder each, because several call
+themselves `titans` and overwrite one another; `--peer-path DIR` looks into DIR and the folders in it. The environment
+is looked into anyway: `pip install "nlcore[bench]"` has those that can live together. Modules are found by their file.
 """
 
 from __future__ import annotations

@@ -113,7 +113,9 @@ def race(works: dict[str, Work], rounds: int, seconds: float, device: str) -> di
             had = turns[name]
             if len(had) < 2 or sum(times.cpu for times in had) < seconds:
                 had.append(timed(work, device))
-    return {name: Times(*(statistics.median(column) for column in zip(*had, strict=True))) for name, had in turns.items()}
+    return {
+        name: Times(*(statistics.median(column) for column in zip(*had, strict=True))) for name, had in turns.items()
+    }
 
 
 def saved_megabytes(work: Work) -> float | None:
