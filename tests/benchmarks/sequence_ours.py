@@ -9,14 +9,7 @@ import torch
 from sequence_race import Racer, Size, Work, layer_work, op_inputs
 from torch import Tensor
 
-from nlcore.sequence import delta_rule, linear_attention, titans_memory
-from nlcore.sequence.titans_layer import Titans
-
-try:
-    from nlcore.sequence.self_modifying.layer import SelfModifyingTitans
-except ImportError:  # to be removed as soon as it is there
-    print("nlcore has no self-modifying layer yet: SKIPPED")
-    SelfModifyingTitans = None
+from nlcore.sequence import SelfModifyingTitans, Titans, delta_rule, linear_attention, titans_memory
 
 CHUNK = 16
 Answer = Callable[..., tuple[Tensor, Any]]
@@ -76,5 +69,4 @@ OURS = [
         "C=16, MLP boxes, all trained",
     ),
 ]
-OURS = [racer for racer in OURS if SelfModifyingTitans or "self" not in racer.name]
 YARDSTICKS = [Racer("torch attention", _attention, note="SDPA, causal"), Racer("torch GRU", _gru)]
