@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nlcore.course.files import write_atomic
+from nlcore.files import write_atomic
 
 NAME_RULE = "lower-case words joined by underscores"
 

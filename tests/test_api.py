@@ -145,6 +145,7 @@ ORDER = [
     "stacked",
     "metrics",
     "continual",
+    "files",
     "sweeps",
     "checkpoints",
     "contest",

@@ -1,6 +1,6 @@
 """Memories of tokens: attention, linear attention, the delta rule, Oja's rule, Titans, self-modifying Titans.
 
-Functions on queries, keys, values and gates come first; layers wrap them; `TokenModel` is the small model around a layer.
+Functions on queries, keys, values and gates come first; layers wrap them; `TokenModel` is the small model around them.
 """
 
 from nlcore.sequence.attention import CacheState, nadaraya_watson, softmax_attention

@@ -47,7 +47,8 @@ class SelfModifyingTitans(nn.Module):
              the rule is "dgd_l2" with targets of length 1 at most. rate: None, all boxes are written with the same lr;
              a number in (0, 1) is where a learned factor on the lr of all boxes but the memory starts (0.05: slow
              self-modification). conv_width: tokens the convolution sees; 1 looks at the token alone. mix_heads: a
-             static map W_x before the boxes, so that each head sees the whole token; None: if there are several heads.
+             static map W_x before the boxes, so that each head sees the whole token; None adds it for several
+             heads.
              norm, gate: of the output, see `Output`. hidden: width inside a network box, d if None. lr_start: where lr
              begins, as a part of lr_max; retain_start: where retain begins. token_by_token: the plain loop. dtype,
              device: of the weights. rules: every choice of `Rules` by its name: memory_chunk, projection_chunk, rule,

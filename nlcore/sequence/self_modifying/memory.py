@@ -41,7 +41,7 @@ def self_modifying_memory(
 
     Args     x: (B, H, T, d), what the boxes read. q: (B, H, T, d), the queries; None with
              `adaptive_q`, where a box generates them. boxes: where all streams start, (H, R, d) and the biases.
-             rules: the choices; None: the default ones. state: from the call before; None begins new streams.
+             rules: the choices; None takes the default ones. state: from the call before; None begins new streams.
              token_by_token: the plain loop instead of the chunk form; both give the same.
              lengths: (B,), real tokens of each stream; the rest is padding, which rewrites nothing and is answered 0.
     Returns  y: (B, H, T, d), in the dtype of x. The state, in float32 for half precision.

@@ -26,7 +26,7 @@ class Rules:
 
     Args     memory_chunk: tokens after which the memory's own targets come from its newest state, C_memory.
              projection_chunk: the same for all other boxes, whose k, v, lr and retain stay those of the chunk's start;
-             None: as `memory_chunk`. With 1 and 1 it is the recurrence token by token (Eq. 83-85).
+             None takes `memory_chunk`. With 1 and 1 it is the recurrence token by token (Eq. 83-85).
              rule: "delta", descent on the dot product, which is the delta rule (Eq. 92 with its sign corrected), or
              "dgd_l2", the literal Eq. 93, which subtracts the old answer twice and settles at half the target.
              decay_to: what forgetting returns to, "start" (the learned first state of each box) or "zero" (as printed;
@@ -38,7 +38,7 @@ class Rules:
              unit_values: v of length one, which keeps every eigenvalue of a step in [1 - 2 lr, 1].
              own_value: add v to the target of the memory, v + M_memory v, the residual path of Eq. 89; without it a
              memory that starts at zero writes zero for ever. silu: bend keys (and generated queries) before their
-             length is made one. target_bound: targets longer than this are cut to this length; None: never.
+             length is made one. target_bound: targets longer than this are cut to this length; None cuts none.
              detach: gradients of the outer loop do not flow through the states of earlier chunks (truncated).
     Raises   ValueError for a setting outside its range.
     Source   Section 8, Eq. 88-93. The paper says neither how lr and retain are squeezed into their ranges nor where its
@@ -134,7 +134,7 @@ class Boxes(NamedTuple):
 
     Args     start: (H, R, d), the first states of the boxes, one below the other as `Rules.rows` says.
              lr_bias, retain_bias: (H,), added before the sigmoid. rate: a factor, a tensor with one number, on the lr
-             of every box but the memory (slow self-modification); None: the same lr for all.
+             of every box but the memory (slow self-modification); None has the same lr for all.
     """
 
     start: Tensor
