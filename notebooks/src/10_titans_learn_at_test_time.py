@@ -698,8 +698,8 @@ course.claim(
 # PyTorch can take it while the stream is read. The loop is five lines.
 
 # %%
-from nlcore.sequence.deep import deep_titans_memory
-from nlcore.sequence.deep_weights import DeepWeights, new_deep_weights, read_deep
+from nlcore.sequence import DeepWeights, deep_titans_memory
+from nlcore.sequence.deep_weights import new_deep_weights, read_deep
 
 course.show(deep_titans_memory, new_deep_weights, read_deep)
 start = new_deep_weights(1, 8, hidden=16, generator=torch.Generator().manual_seed(0), dtype=f64)
@@ -842,10 +842,8 @@ course.claim(
 # %%
 from torch.nn.functional import cross_entropy
 
+from nlcore.sequence import LinearAttention, SoftmaxAttention, Titans, TokenModel
 from nlcore.sequence.fitting import fit_tokens
-from nlcore.sequence.layers import LinearAttention, SoftmaxAttention
-from nlcore.sequence.model import TokenModel
-from nlcore.sequence.titans_layer import Titans
 from nlcore.tasks.switching import best_loss, switching
 
 course.show(switching, best_loss, Titans.remember)
