@@ -921,7 +921,8 @@ course.claim(
 #
 # * No memory of fixed size beats softmax attention on these tasks. The gain is in cost, and only on long streams.
 # * Section 7: one seed, tiny models, short sequences, artificial pairs. Small differences there mean nothing.
-# * In section 5 nothing was tuned but two strengths shown. A decay, or another number of passes, moves the lines.
+# * In section 5 nothing was tuned but two strengths shown. A decay, or another number of passes, moves the lines. The keys
+#   are random there; a trained model chooses its keys, and the lead of the sum on new keys need not carry over.
 # * The models of section 7 have a short convolution. Without it a key cannot be bound to the value after it in one block.
 # * $\eta$ above 1, momentum and decay have uses that recall does not show: notebooks 10 and 11.
 #
