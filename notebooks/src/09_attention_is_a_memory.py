@@ -251,6 +251,8 @@ course.hint.read_stream(1)  # then 2 and 3, if you need them
 # <details><summary>Solution and why</summary>
 #
 # ```python
+# from nlcore.memory import hebbian
+#
 # def read_stream(q, k, v):
 #     M = torch.zeros(v.shape[1], k.shape[1], dtype=v.dtype)
 #     answers = []
@@ -854,8 +856,8 @@ course.claim(
 # This is one seed of one small task, a first look. Notebook 14 collects what holds over many.
 #
 # Say only what it shows. With overwriting linear attention stays near one half: it holds both values. The delta rule and
-# softmax attention with positions both solve the task; a few hundredths between them mean nothing on one seed. What a matrix
-# buys is a state that does not grow (section 1).
+# softmax attention with positions both solve the task; small differences mean nothing on one seed. What a matrix buys is a
+# state that does not grow (section 1).
 #
 # ## 8 · Who is updated how often?
 #
