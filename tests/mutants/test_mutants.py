@@ -342,13 +342,6 @@ MUTANTS = (
         "10.5",
     ),
     Mutant(
-        "a token of a chunk corrects itself before it is written",
-        "sequence/chunks.py",
-        "L = (k @ k.mT) * rows_before(left.W)",
-        "L = (k @ k.mT) * left.W.tril(-1)",
-        "10.2",
-    ),
-    Mutant(
         "the bound of the rate forgets that momentum goes on",
         "sequence/stream.py",
         "bound * slowing / (period * length)",
@@ -368,6 +361,48 @@ MUTANTS = (
         "surprise = v_t - read(anchor, k_t)",
         "surprise = v_t",
         "claims 10",
+    ),
+    Mutant(
+        "attention divides its scores by d and not by its root",
+        "sequence/attention.py",
+        "scale = q.shape[-1] ** -0.5 if scale is None else scale",
+        "scale = q.shape[-1] ** -1.0 if scale is None else scale",
+        "NL 62",
+    ),
+    Mutant(
+        "a window does not see the present token",
+        "sequence/attention.py",
+        "(pair < token.unsqueeze(-1) + window)  # (c, 2c - 1)",
+        "(pair < token.unsqueeze(-1) + window - 1)  # (c, 2c - 1)",
+        "NL 63",
+    ),
+    Mutant(
+        "a token of a stream is asked before it is written",
+        "sequence/loops.py",
+        "M = write(M, k_t, v_t, lr, retain)\n        answers.append(read(M, q_t))",
+        "answers.append(read(M, q_t))\n        M = write(M, k_t, v_t, lr, retain)",
+        "09.1",
+    ),
+    Mutant(
+        "the errors of a chunk do not see the decay of what was written before",
+        "sequence/chunks.py",
+        "L = (k @ k.mT) * rows_before(left.W)",
+        "L = (k @ k.mT) * left.W.tril(-1)",
+        "claims 09",
+    ),
+    Mutant(
+        "the errors of a chunk forget the memory before it",
+        "sequence/chunks.py",
+        "    A = A.expand(*B.shape[:3], -1, -1) if R is None else A - written.mT @ R",
+        "    A = A.expand(*B.shape[:3], -1, -1)",
+        "09.3",
+    ),
+    Mutant(
+        "Oja's rule looks at the memory the wrong way round",
+        "memory.py",
+        "_outer(v, k - read(M.mT, v)), lr",
+        "_outer(v, k), lr",
+        "NL 67",
     ),
 )
 

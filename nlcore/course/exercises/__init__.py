@@ -9,6 +9,7 @@ from nlcore.course.claims import wrapped
 from nlcore.course.exercises import (
     adam,
     amnesia,
+    attention,
     continuum,
     descent,
     gradients,
@@ -22,7 +23,7 @@ from nlcore.course.exercises.framework import Exercise, Mistake, Stage, Verdict,
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
-    for module in (levels, amnesia, descent, momentum, adam, gradients, nests, keeping, continuum, titans)
+    for module in (levels, amnesia, descent, momentum, adam, gradients, nests, keeping, continuum, attention, titans)
     for exercise in module.EXERCISES
 }
 
