@@ -453,7 +453,7 @@ course.claim(
 # $L$ has entries below the diagonal only. Such a **triangular system** is solved for all tokens at once by one fast
 # routine. If the chunk begins with a memory, what it answers is subtracted from $V$ first.
 #
-# ### Exercise 3 · `chunk_errors`
+# ### Exercise 3 · `carried_errors`
 #
 # *8 minutes · hard · objective: turn the loop into one system.*
 #
@@ -462,22 +462,22 @@ course.claim(
 
 
 # %% tags=["exercise"]
-def chunk_errors(W, K, V):
+def carried_errors(W, K, V):
     """Return the errors U of all tokens of a chunk that began with an empty memory."""
     ...
 
 
 # %% tags=["check"]
-course.check.chunk_errors(chunk_errors)
+course.check.carried_errors(carried_errors)
 
 # %%
-course.hint.chunk_errors(1)  # then 2 and 3, if you need them
+course.hint.carried_errors(1)  # then 2 and 3, if you need them
 
 # %% [markdown]
 # <details><summary>Solution and why</summary>
 #
 # ```python
-# def chunk_errors(W, K, V):
+# def carried_errors(W, K, V):
 #     L = torch.zeros_like(W)
 #     L[1:] = W[:-1] * (K @ K.T)[1:]
 #     return torch.linalg.solve_triangular(torch.eye(len(K), dtype=W.dtype) + L, V, upper=False)

@@ -12,7 +12,7 @@ from nlcore.sequence import MemoryState, titans_memory
 from nlcore.sequence.gates import Gates, kept
 
 
-def chunk_errors(W: Tensor, K: Tensor, V: Tensor) -> Tensor:
+def carried_errors(W: Tensor, K: Tensor, V: Tensor) -> Tensor:
     """Return the errors of all tokens of a chunk that began with an empty memory."""
     L = torch.zeros_like(W)
     L[1:] = W[:-1] * (K @ K.T)[1:]
@@ -25,7 +25,7 @@ def largest_rate(C: int, length: float, retain: float) -> float:
     return (1 + retain**C) / (length**2 * steps)
 
 
-def _chunk_errors_oracle(W: Tensor, K: Tensor, V: Tensor) -> Tensor:
+def _carried_errors_oracle(W: Tensor, K: Tensor, V: Tensor) -> Tensor:
     """Token by token: the error against the memory that the errors so far have made."""
     errors: list[Tensor] = []
     empty = torch.zeros(V.shape[1], K.shape[1], dtype=W.dtype)
@@ -97,10 +97,10 @@ def _transposed(W: Tensor, K: Tensor, V: Tensor) -> Tensor:
 
 
 CHUNK_ERRORS = Exercise(
-    name="chunk_errors",
+    name="carried_errors",
     notebook="10",
-    solution=chunk_errors,
-    oracle=_chunk_errors_oracle,
+    solution=carried_errors,
+    oracle=_carried_errors_oracle,
     stages=(
         Stage("two tokens", lambda: chunk(0, 2, 0.5, 0.0, 1.0)),
         Stage("five tokens of the delta rule", lambda: chunk(1, 5, 0.5, 0.0, 1.0)),
