@@ -67,7 +67,7 @@ def _recall(overwrite: bool, **others: Any) -> TokenTask:
     made = partial(recall.recall, overwrite=overwrite)
     tests = {str(N): partial(made, 256, pairs=(N,)) for N in (4, 8, 16, 24, 32)}
     return TokenTask(
-        partial(made, BATCH), tests, symbols=recall.KEYS + recall.VALUES, steps=800, tuning_steps=400, **others
+        partial(made, BATCH), tests, symbols=recall.KEYS + recall.VALUES, steps=500, tuning_steps=400, **others
     )
 
 
