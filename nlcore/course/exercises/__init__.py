@@ -6,12 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 from nlcore.course.claims import wrapped
-from nlcore.course.exercises import adam, amnesia, continuum, descent, gradients, keeping, levels, momentum, nests
+from nlcore.course.exercises import (
+    adam,
+    amnesia,
+    continuum,
+    descent,
+    gradients,
+    keeping,
+    levels,
+    momentum,
+    nests,
+    self_modifying,
+)
 from nlcore.course.exercises.framework import Exercise, Mistake, Stage, Verdict, judge
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
-    for module in (levels, amnesia, descent, momentum, adam, gradients, nests, keeping, continuum)
+    for module in (levels, amnesia, descent, momentum, adam, gradients, nests, keeping, continuum, self_modifying)
     for exercise in module.EXERCISES
 }
 

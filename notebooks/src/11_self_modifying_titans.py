@@ -1,0 +1,633 @@
+# %% [markdown]
+# # 11 · Self-modifying Titans
+#
+# *What you will do.* Let a memory generate its own keys, values, learning rate and retention, rewrite all of them while
+# it reads, and find the one number that decides whether it can count to two.
+#
+# **Afterwards you can**
+#
+# - write a step in which a memory makes its own targets
+# - read equations 79 to 93 of the paper with their misprints corrected, and say what each choice does
+# - compute the eigenvalue of a step, and the learning rate at which it turns negative
+# - say why chunks take this ability away, and where self-modification did not help
+#
+# **You need** notebooks 09 (linear attention, the delta rule) and 10 (Titans, chunks).
+#
+# **Time** 60 minutes · runs in about 30 s on a CPU
+#
+# {{badge}}
+
+# %% tags=["setup"]
+# {{setup}}
+
+# %% [markdown]
+# ## 1 · Who taught the projections?
+#
+# The memory of notebook 10 learned while it read. But **what** it learned was decided elsewhere: the key $k_t$, the value
+# $v_t$, the learning rate $\eta_t$ and the retention $\alpha_t$ of a token came from projections that were trained once and
+# never changed again. They are a level with frequency zero.
+#
+# The paper makes each of them a memory too. We call it a **box**: a matrix $M_\square$ that answers the token $x_t$ and is
+# rewritten while it reads. There are five, and $\square$ stands for any of them:
+#
+# $$
+# k_t = M_{k,t-1} x_t, \quad v_t = M_{v,t-1} x_t, \quad \eta_t = M_{\eta,t-1} x_t, \quad \alpha_t = M_{\alpha,t-1} x_t
+# \tag{NL 79}
+# $$
+#
+# The fifth is the memory itself, asked with $q_t = W_q x_t$. This last projection stays frozen. The boxes of $\eta$ and
+# $\alpha$ have one row; a sigmoid (not in the paper) brings their answer between 0 and 1.
+#
+# A box that is rewritten needs a **target**: what shall it answer to the key $k_t$? The paper's answer is bold: let it make
+# the target itself. It asks its own box with the value.
+#
+# $$
+# \hat{v}_{\square,t} = M_{\square,t-1} v_t \tag{NL 84}
+# $$
+#
+# The write is the delta rule, which you know. Here is the whole step by hand.
+#
+# **Predict.** After 50 tokens, which boxes have moved? And which would have moved in Titans?
+
+# %%
+import torch
+
+from nlcore.memory import delta, read
+
+course.show(delta)
+
+f64, d = torch.float64, 8
+draw = torch.Generator().manual_seed(0)
+
+
+def normal(*shape):
+    """Return random numbers in float64."""
+    return torch.randn(shape, generator=draw, dtype=f64)
+
+
+def unit(x):
+    """Return x with length one."""
+    return x / x.norm()
+
+
+ROWS = {"lr": 1, "retain": 1, "k": d, "v": d, "memory": d}  # of each box; all have d columns
+start = {name: normal(rows, d) / d**0.5 for name, rows in ROWS.items()}
+
+
+# %%
+def generate(boxes, x):
+    """Return what the boxes make of a token: key, value, learning rate, retention, by (NL 79)."""
+    lr, retain = torch.sigmoid(read(boxes["lr"], x) - 1), torch.sigmoid(read(boxes["retain"], x) + 4)
+    return unit(read(boxes["k"], x)), unit(read(boxes["v"], x)), lr, retain
+
+
+def step(boxes, x, rewritten=tuple(ROWS)):
+    """Read a token and rewrite the boxes: each learns to answer k with what it now answers to v, by (NL 84)."""
+    k, v, lr, retain = generate(boxes, x)
+    new = {name: delta(boxes[name], k, read(boxes[name], v), lr, retain) for name in rewritten}
+    return boxes | new
+
+
+stream = normal(50, d)
+moved = {}
+for words, rewritten in (("all boxes are rewritten", tuple(ROWS)), ("only the memory, as in Titans", ("memory",))):
+    boxes, rows = start, []
+    for x in stream:
+        boxes = step(boxes, x, rewritten)
+        rows.append([((boxes[name] - start[name]).norm() / start[name].norm()).item() for name in ROWS])
+    moved[words] = torch.tensor(rows)  # (tokens, boxes)
+    before, after = generate(start, stream[0])[0], generate(boxes, stream[0])[0]
+    print(f"{words}: the first token's key, made before and after, has the cosine {(before @ after).item():.2f}")
+
+# %% tags=["figure"]
+fig, axes = course.canvas(7.2, 2.7, cols=2, sharey=True)
+for ax, (words, rows) in zip(axes, moved.items(), strict=True):
+    for name, column, look in zip(ROWS, rows.T, course.style.STYLES, strict=False):
+        ax.plot(range(1, 51), column, label=name, **(look | {"marker": "", "linewidth": 1.6}))
+    ax.set_title(words, fontweight="normal")
+    ax.set(xlabel="token", xticks=[1, 10, 20, 30, 40, 50])
+axes[0].set_ylabel("distance from its start,\nin lengths of the start")
+axes[1].legend(loc="center right", fontsize=8)
+fig.suptitle("Five boxes learn in context where Titans has one", fontweight="bold", x=0.01, ha="left")
+alt = "Distance of each box from its start after 50 tokens. " + "; ".join(
+    f"{words}: " + ", ".join(f"{name} {value:.2f}" for name, value in zip(ROWS, rows[-1].tolist(), strict=True))
+    for words, rows in moved.items()
+)
+course.figure(fig, "five-boxes-move", alt=alt + ".")
+
+# %% tags=["claim"]
+every, alone = moved.values()
+course.claim(
+    "all five boxes moved, by {low:.2f} to {high:.2f} of their own length; with frozen projections only the memory did",
+    (every[-1] > 0.1).all() and (alone[-1, :4] == 0).all() and alone[-1, 4] > 0.1,
+    low=every[-1].min(),
+    high=every[-1].max(),
+)
+
+# %% [markdown]
+# So the same token makes another key later in the stream: **how** the memory learns depends on what it has read. Who
+# taught the boxes then? Their **starts** are learned by the slow outer level (ordinary training, through all writes), as the
+# starts in notebook 08.
+#
+# ## 2 · Five boxes, one matrix
+#
+# All boxes share $k_t$, $\eta_t$ and $\alpha_t$. Stack them, one below the other, in one matrix $S$ with 26 rows. One
+# product $S x$ then generates everything, $S v$ gives all targets, and one write rewrites all. Put the target into the delta
+# rule, and the step is a product:
+#
+# $$
+# S_t = S_{t-1} \, \bigl( \alpha_t I - \eta_t (k_t - v_t) \, k_t^\top \bigr) \tag{11.1}
+# $$
+#
+# The new state is the old one times a matrix. Nothing is added from outside. Keep this form in mind for section 5.
+#
+# ### Exercise 1 · `rewrite_boxes`
+#
+# *6 minutes · medium · objective: write a step in which a memory makes its own targets.*
+#
+# `S` is (rows, d), the boxes below each other; `k` and `v` are (d,), `lr` and `retain` are numbers. Return the boxes after
+# the step: the delta rule with the target (NL 84).
+
+
+# %% tags=["exercise"]
+def rewrite_boxes(S, k, v, lr, retain):
+    """Return all boxes after each has learned to answer k with what it now answers to v."""
+    ...
+
+
+# %% tags=["check"]
+course.check.rewrite_boxes(rewrite_boxes)
+
+# %%
+course.hint.rewrite_boxes(1)  # then 2 and 3, if you need them
+
+# %% [markdown]
+# <details><summary>Solution and why</summary>
+#
+# ```python
+# def rewrite_boxes(S, k, v, lr, retain):
+#     return retain * S + lr * torch.outer(S @ v - S @ k, k)
+# ```
+#
+# `S @ v` is the target, `S @ k` what the boxes answer to the key now. Both come from the same `S`, before the write.
+#
+# </details>
+
+# %%
+S, boxes = torch.cat(list(start.values())), start
+for x in stream:
+    k, v, lr, retain = generate(boxes, x)
+    S = S @ (retain * torch.eye(d, dtype=f64) - lr * torch.outer(k - v, k))  # (11.1)
+    boxes = step(boxes, x)
+gap = (S - torch.cat(list(boxes.values()))).abs().max()
+
+# %% tags=["claim"]
+course.claim(
+    "50 tokens: five boxes written one by one and one stacked matrix multiplied by (11.1) differ by less than 1e-12",
+    gap < 1e-12,
+)
+
+# %% [markdown]
+# Four remarks on the text of the paper.
+#
+# * Its Definition 5 says that the model generates its own **keys**. What is self-generated in (NL 84) are **values**.
+# * A first version (its Eq. 80) gave all boxes the same target $v_t$. The paper calls that a flaw and mends it by (NL 84).
+#   The key is still shared by all.
+# * $\hat{v}$ is a fixed target while the box descends. Else a box could lower its error by moving the target.
+# * A memory that starts at zero answers zero to $v$, so it would write zero for ever. The paper's boxes are networks with a
+#   residual path (its Eq. 89), which lets $v$ itself through. `nlcore` adds it to the target of the memory: $v_t + M v_t$.
+#
+# ## 3 · Which write?
+#
+# The paper writes with **DGD**, the gradient descent with decay along the key that you met in notebook 05:
+#
+# $$
+# M_t = M_{t-1} \, (\alpha_t I - \eta_t k_t k_t^\top) - \eta_t \nabla \mathcal{L}(M_{t-1}; k_t, \hat{v}_t) \tag{NL 88}
+# $$
+#
+# The objective $\mathcal{L}$ is left open. With the dot product, $-\langle M k, \hat{v} \rangle$, its gradient is $-\hat{v} k^\top$:
+#
+# $$
+# M_t = M_{t-1} \, (\alpha_t I - \eta_t k_t k_t^\top) + \eta_t \hat{v}_t k_t^\top \tag{NL 92}
+# $$
+#
+# This is the delta rule. The paper prints a minus before the last term. With half the squared error the gradient is $(M k -
+# \hat{v}) k^\top$:
+#
+# $$
+# M_t = M_{t-1} \, (\alpha_t I - \eta_t k_t k_t^\top) - \eta_t (M_{t-1} k_t - \hat{v}_t) k_t^\top \tag{NL 93}
+# $$
+#
+# **Predict.** Write one pair again and again, $\alpha = 1$. Where does the answer settle with the plus, with the printed
+# minus, and with (NL 93), which subtracts the old answer twice?
+
+# %%
+def write(M, k, target, lr, retain, form):
+    """Write one pair by (NL 92), as printed with a minus, or by (NL 93)."""
+    kept = retain * M - lr * torch.outer(M @ k, k)
+    if form == "(NL 93)":
+        return kept - lr * torch.outer(M @ k - target, k)
+    return kept + (1 if form == "(NL 92), plus" else -1) * lr * torch.outer(target, k)
+
+
+FORMS = ("(NL 92), plus", "(NL 92), printed minus", "(NL 93)")
+k, target, lr, writes = unit(normal(d)), unit(normal(d)), 0.3, 40
+answers = {}
+for form in FORMS:
+    for retain in (1.0, 0.9):
+        M, found = torch.zeros(d, d, dtype=f64), [0.0]
+        for _ in range(writes):
+            M = write(M, k, target, lr, retain, form)
+            found.append((target @ M @ k).item())  # 1 if the answer is the target
+        answers[form, retain] = found
+for (form, retain), found in answers.items():
+    print(f"{form:24} retain {retain}: the answer settles at {found[-1]:+.3f} of the target")
+
+# %% [markdown]
+# A fixed point is an answer that a write does not change. For $|k| = 1$ the two forms have
+#
+# $$
+# M k \; \to \; \frac{\eta}{1 - \alpha + \eta} \, \hat{v} \quad \text{(NL 92)}, \qquad
+# M k \; \to \; \frac{\eta}{1 - \alpha + 2 \eta} \, \hat{v} \quad \text{(NL 93)} \tag{11.2}
+# $$
+#
+# and along the key a write multiplies the old answer by $\alpha - \eta$ or by $\alpha - 2 \eta$.
+
+# %% tags=["claim"]
+ends = {key: found[-1] for key, found in answers.items()}
+course.claim(
+    "nothing fades: (NL 92) settles at {a:.2f} of the target, the printed sign at {b:.2f}, (NL 93) at {c:.2f}",
+    abs(ends[FORMS[0], 1.0] - 1) < 1e-5 and abs(ends[FORMS[1], 1.0] + 1) < 1e-5 and abs(ends[FORMS[2], 1.0] - 0.5) < 1e-5,
+    **dict(zip("abc", (ends[form, 1.0] for form in FORMS), strict=True)),
+)
+course.claim(
+    "retention 0.9: {a:.3f} and {b:.3f}, as (11.2) says",
+    abs(ends[FORMS[0], 0.9] - lr / (0.1 + lr)) < 1e-6 and abs(ends[FORMS[2], 0.9] - lr / (0.1 + 2 * lr)) < 1e-6,
+    a=ends[FORMS[0], 0.9],
+    b=ends[FORMS[2], 0.9],
+)
+
+# %% [markdown]
+# So `nlcore` writes (NL 92) with the plus unless you say otherwise: a memory that is asked for its target should answer the
+# target. (NL 93) is the option `rule="dgd_l2"`.
+#
+# Now **break it**. To be fast, the paper takes the gradient at the state of the start of a chunk of $C$ tokens, not at the
+# newest state. The decay along the key is taken at the newest one.
+#
+# **Predict.** One pair, $\eta = 0.5$, chunks of 16. Half the target is still the fixed point of (NL 93). Will it get there?
+
+# %%
+chunk, lr = 16, 0.5
+swing = {}
+for form in ("(NL 92)", "(NL 93)"):
+    m, found = 0.0, [0.0]  # the answer along the target
+    for t in range(6 * chunk):
+        at_start = m if t % chunk == 0 else at_start
+        error = at_start - 1 if form == "(NL 93)" else -1  # the gradient of the objective, at the start of the chunk
+        m = (1 - lr) * m - lr * error
+        found.append(m)
+    swing[form] = found
+
+# %% tags=["figure"]
+fig, (slow_ax, swing_ax) = course.canvas(7.4, 2.8, cols=2, sharey=True)
+for form, look in zip(FORMS, course.style.STYLES, strict=False):
+    slow_ax.plot(answers[form, 1.0], label=form, **(look | {"marker": ""}))
+slow_ax.set(xlabel="write", ylabel="answer, in targets", xticks=range(0, 41, 10))
+slow_ax.set_title("gradient at the newest state", fontweight="normal")
+slow_ax.legend(loc="center right", fontsize=8, bbox_to_anchor=(1.0, 0.36))
+for form, look in zip(swing, (course.style.STYLES[0], course.style.STYLES[2]), strict=True):
+    swing_ax.plot(swing[form], label=form, **(look | {"marker": ""}))
+swing_ax.set(xlabel="write", xticks=range(0, 97, 16))
+swing_ax.set_title("gradient at the start of 16 tokens", fontweight="normal")
+fig.suptitle("The literal step settles at half the target, or swings", fontweight="bold", x=0.01, ha="left")
+peaks = [swing["(NL 93)"][n * chunk] for n in range(1, 7)]
+alt = "Answer in targets. Newest state: " + ", ".join(f"{form} ends at {answers[form, 1.0][-1]:.2f}" for form in FORMS)
+alt += "; chunks of 16: (NL 92) stays at 1, (NL 93) is at " + ", ".join(f"{p:.2f}" for p in peaks) + " after each chunk."
+course.figure(fig, "three-writes-of-one-pair", alt=alt)
+
+# %% tags=["claim"]
+course.claim(
+    "in chunks of 16 the literal (NL 93) swings: after its chunks the answer is {a}; (NL 92) stays at {b:.2f}",
+    all(abs(p - (n % 2 == 0)) < 0.01 for n, p in enumerate(peaks)) and abs(swing["(NL 92)"][-1] - 1) < 1e-4,
+    a=", ".join(f"{p:.2f}" for p in peaks),
+    b=swing["(NL 92)"][-1],
+)
+
+# %% [markdown]
+# Within a chunk the newest state forgets the old answer, so it goes to the target minus the answer at the start: from 0 to
+# 1, from 1 to 0. With $\alpha = 1$ a whole chunk multiplies the distance to the fixed point by nearly $-1$.
+#
+# ## 4 · In chunks
+#
+# The paper reads a whole chunk from the state at its start: keys, values, gates and targets. Then nothing inside a chunk
+# waits for a projection, and one triangular solve writes all boxes.
+#
+# $$
+# \hat{v}_t = M_{\xi(t)} v_t, \quad M_t = M_{t-1} (\alpha_t I - \eta_t k_t k_t^\top) - \eta_t \nabla \mathcal{L}(M_{\xi(t)}; k_t,
+# \hat{v}_t), \quad \xi(t) = C \Bigl\lfloor \frac{t-1}{C} \Bigr\rfloor \tag{NL 90}
+# $$
+#
+# There are two chunk sizes: one for the memory and one for the four boxes that generate. With both at 1 every token sees
+# the newest boxes.
+#
+# ### Exercise 2 · `anchor_token`
+#
+# *4 minutes · easy · objective: read an erratum.*
+#
+# In place of $\xi(t)$ the paper prints $C \times \lceil t / C \rceil$. Its text says: the state at the end of the **previous**
+# chunk. Tokens count from 1. Return $\xi(t)$: how many tokens had been read when that state was reached.
+
+
+# %% tags=["exercise"]
+def anchor_token(t, chunk):
+    """Return after how many tokens the boxes were in the state that token t is generated from."""
+    ...
+
+
+# %% tags=["check"]
+course.check.anchor_token(anchor_token)
+
+# %%
+course.hint.anchor_token(1)  # then 2 and 3, if you need them
+
+# %% [markdown]
+# <details><summary>Solution and why</summary>
+#
+# ```python
+# def anchor_token(t, chunk):
+#     return chunk * ((t - 1) // chunk)
+# ```
+#
+# The printed index is the end of the token's own chunk: to generate token 1 of a chunk of 16, it would need token 16.
+#
+# </details>
+
+# %% [markdown]
+# The library has both forms: the plain loop, which you read here, and the chunk form, which is fast.
+#
+# **Predict.** For the delta rule the chunk size only changed the speed. Here it is part of the model. Why?
+
+# %%
+from nlcore.sequence.self_modifying import Boxes, Rules, self_modifying_memory
+from nlcore.sequence.self_modifying import boxes as box_room
+from nlcore.sequence.self_modifying import loop as loop_room
+
+course.show(box_room.generate, box_room.targets, loop_room.token_loop, loop_room._write)
+
+tokens, queries = normal(2, 1, 64, d), normal(2, 1, 64, d)  # (streams, heads, T, d)
+queries = queries / queries.norm(dim=-1, keepdim=True)
+first = Boxes(torch.cat(list(start.values()))[None], torch.tensor([-1.0], dtype=f64), torch.tensor([4.0], dtype=f64))
+by_chunks, gaps = {}, []
+for chunks in ((1, 1), (16, 16), (16, 4), (4, 16), (7, 3)):  # of the memory, of the boxes that generate
+    slow, _ = self_modifying_memory(tokens, queries, first, Rules(*chunks), token_by_token=True)
+    by_chunks[chunks], _ = self_modifying_memory(tokens, queries, first, Rules(*chunks))
+    gaps.append((slow - by_chunks[chunks]).abs().max().item())
+
+# %% tags=["claim"]
+apart = {chunks: (y - by_chunks[1, 1]).norm() / by_chunks[1, 1].norm() for chunks, y in by_chunks.items()}
+course.claim("five pairs of chunk sizes: loop and chunk form differ by less than 1e-10", max(gaps) < 1e-10)
+course.claim(
+    "but chunks of 16 answer otherwise than chunks of 1, by {a:.0%} of the answer: old boxes make other keys and targets",
+    apart[16, 16] > 0.05,
+    a=apart[16, 16],
+)
+
+# %% [markdown]
+# ## 5 · What must a memory do to count to two?
+#
+# Here is a task that looks trivial. Bits arrive one by one. After each, say whether the number of ones so far is odd: its
+# **parity**. One sign is enough to remember:
+#
+# $$
+# p_t = \lambda(x_t) \, p_{t-1}, \qquad \lambda(0) = 1, \quad \lambda(1) = -1 \tag{11.3}
+# $$
+#
+# A 1 turns the sign round, and it must do so at every length. Now look at a memory. A step multiplies the old state by a
+# matrix. Let the word be 1 1 1 1 ...: the same matrix again and again. If its eigenvalues are all positive, what it holds
+# shrinks or stays, and no answer alternates for ever. Only a **negative or complex eigenvalue** can turn the sign.
+#
+# The plain delta rule has $\alpha - \eta$ along the key, so with $\eta$ between 0 and 1 and nothing fading never a negative
+# one. The self-modifying step (11.1) has, for $|k| = 1$,
+#
+# $$
+# \lambda = \alpha - \eta \, (1 - k \cdot v) \tag{11.4}
+# $$
+#
+# and $\alpha$ in all other directions. The value, made by the memory itself, has a say.
+#
+# ### Exercise 3 · `step_eigenvalue`
+#
+# *5 minutes · medium · objective: compute the eigenvalue of a step.*
+#
+# Return the eigenvalue of $\alpha I - \eta (k - v) k^\top$ that differs from $\alpha$, for keys of any length.
+
+
+# %% tags=["exercise"]
+def step_eigenvalue(k, v, lr, retain):
+    """Return the one eigenvalue of a self-modifying step that is not retain."""
+    ...
+
+
+# %% tags=["check"]
+course.check.step_eigenvalue(step_eigenvalue)
+
+# %%
+course.hint.step_eigenvalue(1)  # then 2 and 3, if you need them
+
+# %% [markdown]
+# <details><summary>Solution and why</summary>
+#
+# ```python
+# def step_eigenvalue(k, v, lr, retain):
+#     return retain - lr * (k * (k - v)).sum()
+# ```
+#
+# $u k^\top$ sends $u$ to $(k \cdot u) \, u$ and all that is orthogonal to $k$ to zero. Here $u = k - v$. So the answer to the
+# query $k - v$ is what a step multiplies by $\lambda$.
+#
+# </details>
+
+# %% [markdown]
+# Now play. Left: all learning rates and all $k \cdot v$, with nothing fading. At $k \cdot v = 0$ it is the plain delta rule.
+# Right: what a memory holds while 40 bits arrive, 1 at the beginning. A 1 multiplies it by $\lambda$, a 0 changes nothing. We
+# call a sign readable if it is right and its size above 0.05.
+#
+# **Predict.** Before you move: at $\eta = 1$, which $k \cdot v$ keeps parity for ever?
+
+# %%
+bits = torch.randint(2, (40,), generator=torch.Generator().manual_seed(3)).tolist()
+ones = torch.tensor(bits).cumsum(0)  # ones so far
+truth = 1 - 2 * (ones % 2)
+
+fig, (map_ax, sign_ax) = course.canvas(6.6, 2.7, cols=2, width_ratios=(1, 1.5))
+axis = torch.linspace(0.01, 2, 200, dtype=f64)
+zero, minus_one = (1 - 1 / axis).clamp(-1, 1), (1 - 2 / axis).clamp(-1, 1)
+map_ax.fill_between(axis, zero, 1.0, color="#FFFFFF")
+map_ax.fill_between(axis, minus_one, zero, color="#BFDCEB")
+map_ax.fill_between(axis, -1.0, minus_one, color="#F3CDB4")
+for where, words in (((0.08, 0.62), "no flip"), ((0.92, -0.5), "flips"), ((1.4, -0.93), "grows")):
+    map_ax.text(*where, words, fontsize=9)
+map_ax.plot(axis, zero, color="black", linewidth=1, linestyle="-")
+map_ax.plot(axis[100:], minus_one[100:], color="black", linewidth=1, linestyle="--")
+map_ax.set(xlim=(0, 2.06), ylim=(-1.06, 1.06), xlabel="learning rate η", ylabel="k·v", xticks=[0, 0.5, 1, 1.5, 2])
+here = map_ax.plot([], [], "o", color=course.style.COLOURS["vermillion"], markersize=8)[0]
+sign_ax.step(range(1, 41), truth, where="mid", color="#999999", linewidth=1, label="parity")
+held = sign_ax.plot([], [], **(course.style.STYLES[0] | {"markersize": 3, "linewidth": 1, "label": "memory"}))[0]
+sign_ax.set(xlim=(0, 41), ylim=(-1.7, 1.7), xlabel="bit", yticks=[-1, 0, 1])
+sign_ax.legend(loc="upper center", ncols=2, fontsize=8, bbox_to_anchor=(0.5, 1.2))
+
+
+def flip(eta, k_dot_v):
+    """Draw the eigenvalue of a 1 and what a memory holds along the bits."""
+    eigenvalue = round(1 - eta * (1 - k_dot_v), 9)
+    holds = float(eigenvalue) ** ones.double()
+    here.set_data([eta], [k_dot_v])
+    held.set_data(range(1, 41), holds.clamp(-1.6, 1.6))
+    kinds = ("it grows without bound", "it turns round and keeps its size", "it turns round and fades", "it is erased")
+    kinds += ("it fades and never turns", "nothing changes")
+    place = [eigenvalue < -1, eigenvalue == -1, eigenvalue < 0, eigenvalue == 0, eigenvalue < 1, True].index(True)
+    readable = int(((holds.sign() == truth) & (holds.abs() > 0.05)).sum())
+    return f"eigenvalue {eigenvalue:+.2f}: with each 1, {kinds[place]}. The sign is readable at {readable} of 40 bits."
+
+
+# %% tags=["widget"]
+course.explore(
+    fig,
+    flip,
+    [
+        course.Slider("eta", "learning rate η", [0.25, 0.5, 0.75, 0.9, 1.0, 1.5, 2.0], start=0.9),
+        course.Slider("k_dot_v", "value against key k·v", [-1.0, -0.9, -0.5, 0.0, 0.5, 1.0], start=0.0),
+    ],
+    name="eigenvalue-of-one-step",
+    title="The eigenvalue of one step",
+    goal="Keep the parity of 40 bits with a learning rate of at most 1. How many settings can?",
+    presets={
+        "delta rule, η below 1": {"eta": 0.9, "k_dot_v": 0.0},
+        "delta rule, η = 2": {"eta": 2.0, "k_dot_v": 0.0},
+        "value against the key": {"eta": 1.0, "k_dot_v": -1.0},
+        "almost": {"eta": 0.9, "k_dot_v": -0.9},
+        "too much": {"eta": 2.0, "k_dot_v": -0.5},
+    },
+)
+
+# %% tags=["claim"]
+settings = [(eta, kv) for eta in (0.25, 0.5, 0.75, 0.9, 1.0) for kv in (-1.0, -0.9, -0.5, 0.0, 0.5, 1.0)]
+perfect = [pair for pair in settings if "at 40 of 40" in flip(*pair)]
+course.claim(
+    "with η at most 1, {n} of the {all} settings keeps the parity of all 40 bits: η = {eta:g}, k·v = {kv:g}",
+    perfect == [(1.0, -1.0)],
+    n=len(perfect),
+    all=len(settings),
+    eta=perfect[0][0],
+    kv=perfect[0][1],
+)
+
+# %% [markdown]
+# ### Exercise 4 · `flip_rate`
+#
+# *4 minutes · easy · objective: find the learning rate that flips.*
+#
+# Return the learning rate above which the eigenvalue $1 - \eta (1 - k \cdot v)$ is negative; `math.inf` if no rate does it.
+
+
+# %% tags=["exercise"]
+def flip_rate(k_dot_v):
+    """Return the learning rate at which the eigenvalue of a step crosses zero."""
+    ...
+
+
+# %% tags=["check"]
+course.check.flip_rate(flip_rate)
+
+# %%
+course.hint.flip_rate(1)  # then 2 and 3, if you need them
+
+# %% [markdown]
+# <details><summary>Solution and why</summary>
+#
+# ```python
+# def flip_rate(k_dot_v):
+#     return math.inf if k_dot_v == 1 else 1 / (1 - k_dot_v)
+# ```
+#
+# `import math` first. A value against the key halves the rate that is needed, from 1 to 1/2.
+#
+# </details>
+
+# %% [markdown]
+# ## 6 · Other ways to turn a sign
+#
+# Self-generated values are one way. The delta rule with $\eta$ in $(0, 2)$ is another. Momentum is a third. Take the Titans memory of notebook 10
+# and write the value 0 to one key of length one. Memory and momentum along the key are then multiplied by
+#
+# $$
+# \begin{pmatrix} M_t k \\ Z_t k \end{pmatrix} = \begin{pmatrix} \alpha - \eta & \beta \\ -\eta & \beta \end{pmatrix}
+# \begin{pmatrix} M_{t-1} k \\ Z_{t-1} k \end{pmatrix} \tag{11.5}
+# $$
+#
+# **Predict.** Are its eigenvalues real for $\alpha = 1$, $\beta = 0.9$, $\eta = 0.9$? What does the answer do, one 1 after the
+# other?
+
+# %%
+from nlcore.sequence.memories import delta_rule
+from nlcore.sequence.states import MemoryState
+from nlcore.sequence.titans import titans_memory
+
+course.show(delta_rule, titans_memory)
+T = 24
+k = unit(normal(d))
+keys, nothing = k.expand(1, 1, T, d), torch.zeros(1, 1, T, 1, dtype=f64)
+holding = MemoryState(k.view(1, 1, 1, d))  # a memory that answers 1 to k
+signs = {f"delta rule, η = {lr}": delta_rule(keys, keys, nothing, lr, state=holding)[0] for lr in (0.9, 1.9)}
+signs["momentum, η = β = 0.9"] = titans_memory(keys, keys, nothing, 0.9, 0.9, state=holding)[0]
+row, found = k.clone(), []
+for _ in range(T):
+    row = delta(row[None], k, row[None] @ -k, 0.95)[0]  # the target is what the memory answers to v = -k
+    found.append(row @ k)
+signs["own value -k, η = 0.95"] = torch.stack(found)
+signs = {name: y.flatten() for name, y in signs.items()}
+turn = torch.linalg.eigvals(torch.tensor([[1 - 0.9, 0.9], [-0.9, 0.9]], dtype=f64))
+
+# %% tags=["figure"]
+fig, axes = course.canvas(7.6, 2.3, cols=4, sharey=True)
+for ax, (name, y), look in zip(axes, signs.items(), course.style.STYLES, strict=False):
+    ax.axhline(0, color="black", linewidth=1)
+    ax.plot(range(T + 1), [1, *y.tolist()], **(look | {"linewidth": 1, "linestyle": "-", "markersize": 3.5}))
+    ax.set_title(name.replace(", ", "\n"), fontweight="normal", fontsize=9)
+    ax.set(xticks=[0, 8, 16, 24], ylim=(-1.1, 1.1))
+axes[0].set_ylabel("answer to the key")
+fig.supxlabel("ones so far", fontsize=10)
+fig.suptitle("Three of four turn the sign", fontweight="bold", x=0.01, ha="left")
+alt = "Answer after 1, 2, 3 and 4 ones. " + "; ".join(
+    f"{name}: " + ", ".join(f"{v:+.2f}" for v in y[:4].tolist()) for name, y in signs.items()
+)
+course.figure(fig, "ways-to-turn-a-sign", alt=alt + ".")
+
+# %% tags=["claim"]
+flips = {name: int((y[1:] * y[:-1] < 0).sum()) for name, y in signs.items()}
+below, above, momentum, own = flips.values()
+course.claim(
+    "in 24 ones the sign turns {a} times below η = 1, {b} times at η = 1.9, {c} with momentum and {e} with its own value",
+    below == 0 and above == own == T - 1 and 0 < momentum < T - 1,
+    a=below,
+    b=above,
+    c=momentum,
+    e=own,
+)
+course.claim(
+    "momentum has a pair of complex eigenvalues: each 1 turns memory and momentum by {a:.0f} degrees and leaves {b:.2f} of them",
+    turn.imag.abs().min() > 0.1,
+    a=turn.angle().abs()[0].rad2deg(),
+    b=turn.abs()[0],
+)
+angles = [
+    torch.linalg.eigvals(torch.tensor([[1 - lr, beta], [-lr, beta]], dtype=f64)).angle().abs().max()
+    for lr in torch.linspace(0.05, 1, 20)
+    for beta in torch.linspace(0.05, 0.99, 20)
+]
+course.claim(
+    "with η at most 1 it never turns by more than {a:.0f} degrees, so momentum cannot flip at every 1; but a memory that "
+    "turns by a sixth of a circle counts to six, and who counts to six knows the parity",
+    max(angles) < torch.pi / 2,
+    a=max(angles).rad2deg(),
+)
