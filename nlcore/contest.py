@@ -138,9 +138,7 @@ def step_times(images: Images, rounds: int = 40, steps: int = 30) -> dict[str, f
              of the slow periods, so that slow memories are paid for.
     """
     models = {name: network(images, 0) for name in CONTESTANTS}
-    optimizers = {
-        name: one.make(models[name], lr=one.lowest, **one.variants[0]) for name, one in CONTESTANTS.items()
-    }
+    optimizers = {name: one.make(models[name], lr=one.lowest, **one.variants[0]) for name, one in CONTESTANTS.items()}
     times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     for seed in range(rounds + 1):
         for name, model in models.items():

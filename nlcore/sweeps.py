@@ -114,9 +114,14 @@ def load_sweep(name: str) -> dict[str, Any]:
 
     Raises   ValueError that names the stored sweeps, if this is none of them.
     """
-    folder = files("nlcore.data") / "sweeps"
-    stored = sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
-    if name not in stored:
+    if name not in (stored := stored_sweeps()):
         raise ValueError(f"no stored sweep {name!r}; there are: {', '.join(stored)}")
-    result: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    file = files("nlcore.data") / "sweeps" / f"{name}.json"
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return result
+
+
+def stored_sweeps() -> list[str]:
+    """Return the names of all stored sweeps."""
+    entries = (files("nlcore.data") / "sweeps").iterdir()
+    return sorted(entry.name.removesuffix(".json") for entry in entries if entry.name.endswith(".json"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 PROGRESS_VARIABLE = "NLCORE_PROGRESS"
+Item = TypeVar("Item")
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -65,7 +67,7 @@ def fit(
         raise ValueError(f"x and y must have the same length, got {len(x)} and {len(y)}")
     losses = []
     model.train()
-    for step, rows in enumerate(_with_bar(batches(len(x), batch_size, steps, generator), steps)):
+    for step, rows in enumerate(with_bar(batches(len(x), batch_size, steps, generator), steps)):
         rows = rows.to(x.device)
         value = loss(model(x[rows]), y[rows])
         losses.append(value.item())
@@ -79,7 +81,8 @@ def fit(
     return losses
 
 
-def _with_bar(rows: Iterator[Tensor], steps: int) -> Iterator[Tensor]:
+def with_bar(rows: Iterable[Item], steps: int) -> Iterator[Item]:
+    """Yield the items with a progress bar of `steps` steps, unless NLCORE_PROGRESS=0 hides it."""
     quiet = os.environ.get(PROGRESS_VARIABLE) == "0"
     return iter(tqdm(rows, total=steps, disable=quiet, leave=False, desc="training"))
 

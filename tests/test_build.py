@@ -201,7 +201,7 @@ def test_badges_write_new_prose_and_keep_outputs(course: Project) -> None:
 
 def test_badges_refuse_when_code_has_changed(course: Project, capsys: pytest.CaptureFixture[str]) -> None:
     before = notebook_of(course).read_bytes()
-    replace(source_of(course), "return \"The slider", "return \"A slider")
+    replace(source_of(course), 'return "The slider', 'return "A slider')
     assert build.main(["badges"], course.root) == 1
     assert "its code has changed since it was last run" in capsys.readouterr().err
     assert notebook_of(course).read_bytes() == before

@@ -83,7 +83,7 @@ def drop_alt(notebook: Any) -> None:
         (add_output(output_type="stream", name="stdout", text="in /home/me/x"), "names a folder of this machine"),
         (add_data("image/png", "Z2FyYmFnZQ=="), "its picture is not a PNG file"),
         (add_data("text/html", '<script src="https://x.org/y.js"></script>'), "loads something from the network"),
-        (add_data("text/html", '<link rel=stylesheet href=//x.org/y.css>'), "loads something from the network"),
+        (add_data("text/html", "<link rel=stylesheet href=//x.org/y.css>"), "loads something from the network"),
         (add_data("text/html", "<style>a{background:url(http://x.org/y)}</style>"), "loads something from the network"),
         (add_data("text/html", '<img src="data:,">'), "1 <img> without alt text"),
         (add_data("application/vnd.jupyter.widget-view+json", {"model_id": "1"}), "a live widget is stored"),

@@ -72,9 +72,7 @@ def slope(surface: Surface, point: torch.Tensor) -> torch.Tensor:
     ],
     ids=["sgd", "momentum", "momentum-slow", "adam", "adam-other"],
 )
-def test_rules_take_the_steps_of_the_optimizers(
-    surface: Surface, rule: Rule, make: Make
-) -> None:
+def test_rules_take_the_steps_of_the_optimizers(surface: Surface, rule: Rule, make: Make) -> None:
     ours = descend(surface, rule, 300)
     theirs = torch_steps(surface, make, ours[:-1])
     torch.testing.assert_close(_float64(ours[1:]), _float64(theirs), rtol=1e-12, atol=1e-13)

@@ -21,8 +21,8 @@ def check_tokens(q: Tensor, k: Tensor, v: Tensor) -> None:
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise TypeError(f"{name} must be a floating-point tensor, got {kind}")
-    shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
     if q.ndim != 4 or k.shape != q.shape or v.ndim != 4 or v.shape[:3] != k.shape[:3]:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
         raise ValueError(f"expected q and k of shape (B, H, T, d_k), v of shape (B, H, T, d_v); got {shapes}")
     if (
         len({tensor.dtype for tensor in tensors.values()}) > 1

@@ -182,9 +182,7 @@ def amnesia(
     return exam(memory, old, new, window)
 
 
-def exam(
-    memory: Tensor, old: Facts, new: Facts, window: int = 16, edges: Sequence[int] = DELAY_EDGES
-) -> Outcome:
+def exam(memory: Tensor, old: Facts, new: Facts, window: int = 16, edges: Sequence[int] = DELAY_EDGES) -> Outcome:
     """Ask a memory, with a window on the newest facts, for all facts.
 
     Args     memory: (S, d, d). old, new: what is asked. window: facts in sight. edges: as in `by_delay`.

@@ -148,5 +148,3 @@ def _tail(log: IO[bytes], size: int = 2000) -> str:
     text = log.read().decode("utf-8", "replace")[-size:].strip()
     lines = [line for line in text.splitlines() if "without encryption" not in line]  # noise of every start
     return "\n" + "\n".join(lines) if lines else ""
-
-

@@ -15,9 +15,7 @@ from functools import cache
 
 from builder.sources import SETUP_MARK, Cell, Source
 
-TAGS = frozenset(
-    {"setup", "claim", "figure", "widget", "exercise", "check", "solution", "slow", "raises-exception"}
-)
+TAGS = frozenset({"setup", "claim", "figure", "widget", "exercise", "check", "solution", "slow", "raises-exception"})
 SHOWN_BY = {"claim": "claim", "figure": "figure", "widget": "explore"}  # tag: the function of nlcore.course
 ENDING = ("What you did", "What this does not show", "Recall", "Further reading")
 LONGEST_CODE = 25  # lines that are not blank, in every cell: what fits a screen
@@ -148,7 +146,7 @@ def _ending(source: Source) -> Iterator[str]:
     sections = [title for _, level, title in headings if level == 2]
     if tuple(sections[-len(ENDING) :]) != ENDING:
         wanted = ", ".join(f"'## {title}'" for title in ENDING)
-        yield f"{source.label}: the last sections must be {wanted}, in this order; found {sections[-len(ENDING):]}"
+        yield f"{source.label}: the last sections must be {wanted}, in this order; found {sections[-len(ENDING) :]}"
     if len(sections) <= len(ENDING):
         yield f"{source.label}: has no section ('## ...') before '## {ENDING[0]}'"
     before = 1
