@@ -4,10 +4,10 @@ Read the rooms in this order: `memory` (what a memory is, how it is written), `t
 `levels` (how often), `timescales` (several levels, one signal), `optimizers` (memories of gradients), `horizon` (how
 far back they remember), `surprise` (what they write into a layer), `cms` (networks that learn while they read, at
 several speeds), `tasks`, `training` and `stacked` (data, a loop, many loops at once), `metrics` (what was kept, what
-was learned, how sure a number is), `continual` (how to keep old tasks), `sweeps` and `contest` (fair comparisons of
-optimizers), `meta` (memories whose starts are learned), `brainwaves` and `transfer` (the frequencies of a brain, and
-how one level learns from another), `sequence` (memories of tokens: attention, the delta rule, Titans), `course` (what
-teaches).
+was learned, how sure a number is), `continual` (how to keep old tasks), `files`, `sweeps`, `checkpoints` and
+`contest` (what is stored, and fair comparisons of optimizers), `meta` (memories whose starts are learned),
+`brainwaves` and `transfer` (the frequencies of a brain, and how one level learns from another), `sequence` (memories
+of tokens: attention, the delta rule, Titans), `course` (what teaches).
 
 An independent teaching reimplementation of Behrouz, Razaviyayn, Zhong, Mirrokni, *Nested Learning: The Illusion of
 Deep Learning Architectures*, NeurIPS 2025, arXiv 2512.24695; not by the authors of the paper.

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nlcore.course.files import write_atomic
+from nlcore.files import write_atomic
 
 NAME_RULE = "lower-case words joined by underscores"
 
@@ -38,13 +38,11 @@ def save_checkpoint(
     return write_atomic((_folder() if folder is None else folder) / f"{name}.pt", written.getvalue())
 
 
-def load_checkpoint(
-    name: str, dtype: torch.dtype = torch.float32, folder: Path | None = None
-) -> dict[str, Tensor]:
+def load_checkpoint(name: str, dtype: torch.dtype = torch.float32, folder: Path | None = None) -> dict[str, Tensor]:
     """Return the stored weights, on the CPU, for `model.load_state_dict`.
 
-    Args     name: as it was stored. dtype: of the floating-point weights that are returned. folder: where it lies; None is
-             the folder of the package.
+    Args     name: as it was stored. dtype: of the floating-point weights that are returned. folder: where it lies; None
+             is the folder of the package.
     Raises   ValueError that names the stored checkpoints, if this is none of them.
     """
     stored = stored_checkpoints(folder)

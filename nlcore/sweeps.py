@@ -9,7 +9,6 @@ Symbols   S settings, R seeds; W has the shape (S, R, ...).
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -18,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from nlcore.files import write_atomic
 
 HUGE = 1e12  # gradients of copies that diverge are cut here, so that they disturb no other copy
 
@@ -102,11 +103,7 @@ def save_sweep(name: str, record: Mapping[str, Any], folder: Path | None = None)
     text = json.dumps(record, indent=1, allow_nan=False)
     text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
     place = Path(str(files("nlcore.data") / "sweeps")) if folder is None else folder
-    place.mkdir(exist_ok=True)
-    unfinished = place / f"{name}.json.new"
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, place / f"{name}.json")
-    return place / f"{name}.json"
+    return write_atomic(place / f"{name}.json", text + "\n")
 
 
 def load_sweep(name: str) -> dict[str, Any]:

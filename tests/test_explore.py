@@ -18,8 +18,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nlcore import course
-from nlcore.course import files
+from nlcore import course, files
 from nlcore.course.widgets import controls as slider_rules
 from nlcore.course.widgets import draw as painting
 from nlcore.course.widgets import frames, page

@@ -15,8 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nlcore.course.files import figures_folder, write_atomic
+from nlcore.course.files import figures_folder
 from nlcore.course.style import HOUSE
+from nlcore.files import write_atomic
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 

@@ -1,8 +1,9 @@
 """The contest of token memories: the same small model around each memory, on recall, parity, needles and a stream.
 
 Everything but the memory is held fixed: embedding, blocks with a feed-forward network, the number of steps, the recipe
-of training. Each model has the same grid of learning rates, and its choice is made on a tuning seed, by the loss on
-sequences that no reported result sees. The recurrent network (GRU) is the yardstick that is no memory of pairs.
+of training. Each family of models has the same grid of learning rates, and its choice is made on a tuning seed, by the
+loss on sequences that no reported result sees; `tuned_as` says which model chose for which. The recurrent network (GRU)
+is the yardstick that is no memory of pairs.
 
 Source    the experiments are ours; Nested Learning compares on MAD, RULER and formal languages (Tables 1, 3 and 5).
 """
@@ -10,9 +11,8 @@ Source    the experiments are ours; Nested Learning compares on MAD, RULER and f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nlcore.checkpoints import load_checkpoint
+from nlcore.sequence.ablations import frozen, only_memories
 from nlcore.sequence.fitting import Draw, fit_tokens, nats_by_position, token_accuracy, token_loss
 from nlcore.sequence.model import TokenModel
 from nlcore.sequence.named import MIXERS
@@ -28,13 +29,19 @@ from nlcore.tasks import formal, passkey, recall, switching
 from nlcore.tasks.formal import formal_language
 
 RATES = (3e-3, 5e-3, 1e-2, 2e-2)
+LIKE = {"softmax_nope": "softmax", "window": "softmax", "delta2": "delta", "gated_delta": "delta"}
+PARITY_LIKE = {"softmax_nope": "softmax"} | dict.fromkeys(
+    ("self_modifying_2", "self_modifying_4", "self_modifying_8", "self_modifying_l2_1", "memory_only_1"),
+    "self_modifying_1",
+)
 TUNING_SEED, TUNED_ON, TESTED_ON = 1000, 2000, 3000  # training; sequences that choose the rate; reported sequences
 
+BATCH, WORDS = 32, 64  # sequences a step; words a step for parity
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     **MIXERS,
-    **{f"self_modifying_{C}": partial(SelfModifyingTitans, chunk_size=C) for C in (1, 2, 4, 8, 16)},
-    "self_modifying_l2_1": partial(SelfModifyingTitans, chunk_size=1, rule="dgd_l2"),
-    "memory_only_1": partial(SelfModifyingTitans, chunk_size=1, adaptive=("memory",)),
+    **{f"self_modifying_{C}": partial(SelfModifyingTitans, memory_chunk=C) for C in (1, 2, 4, 8, 16)},
+    "self_modifying_l2_1": partial(SelfModifyingTitans, memory_chunk=1, rule="dgd_l2"),
+    "memory_only_1": partial(SelfModifyingTitans, memory_chunk=1, rewrite=("memory",)),
 }
 
 
@@ -44,7 +51,9 @@ class TokenTask:
 
     Args     draw: a batch for training. tests: what is reported, by name. models: keys of LAYERS. live: those whose
              trained weights are kept. symbols: of the task. dim, heads, layers: of the model. steps: of training.
-             seeds: how many are reported. dtype: of the weights. last: also count the last so many positions alone.
+             tuning_steps: of training when rates are chosen. like: model -> the one whose rate it takes, if it is not
+             tuned itself. seeds: how many are reported. dtype: of the weights. last: also count the last so many
+             positions alone.
     """
 
     draw: Draw
@@ -54,6 +63,8 @@ class TokenTask:
     symbols: int
     dim: int
     steps: int
+    tuning_steps: int
+    like: Mapping[str, str] = field(default_factory=lambda: LIKE)
     heads: int = 2
     layers: int = 1
     seeds: int = 3
@@ -64,13 +75,15 @@ class TokenTask:
 def _recall(overwrite: bool, **others: Any) -> TokenTask:
     made = partial(recall.recall, overwrite=overwrite)
     tests = {str(N): partial(made, 256, pairs=(N,)) for N in (4, 8, 16, 24, 32)}
-    return TokenTask(partial(made, 32), tests, symbols=recall.KEYS + recall.VALUES, steps=800, **others)
+    return TokenTask(
+        partial(made, BATCH), tests, symbols=recall.KEYS + recall.VALUES, steps=800, tuning_steps=400, **others
+    )
 
 
 RECALLERS = ("softmax", "softmax_nope", "linear", "delta", "delta2", "titans", "self_modifying_16", "gru")
 TASKS: dict[str, TokenTask] = {
     "parity": TokenTask(
-        partial(formal_language, "parity", 64),
+        partial(formal_language, "parity", WORDS),
         {str(T): partial(formal_language, "parity", 256, lengths=(T, T)) for T in (40, 80, 160, 320)},
         ("softmax", "softmax_nope", "linear", "delta", "delta2", "titans", "self_modifying_1", "self_modifying_2")
         + ("self_modifying_4", "self_modifying_8", "self_modifying_l2_1", "memory_only_1", "gru"),
@@ -78,6 +91,8 @@ TASKS: dict[str, TokenTask] = {
         symbols=formal.SYMBOLS["parity"],
         dim=32,
         steps=300,
+        tuning_steps=300,
+        like=PARITY_LIKE,
         seeds=5,
         dtype=torch.float64,
         last=20,
@@ -85,16 +100,17 @@ TASKS: dict[str, TokenTask] = {
     "recall": _recall(False, dim=32, models=RECALLERS, live=("linear", "delta")),
     "recall_overwritten": _recall(True, dim=64, models=RECALLERS, live=("softmax", "linear", "delta", "titans")),
     "stream": TokenTask(
-        partial(switching.one_switch, 32),
+        partial(switching.one_switch, BATCH),
         {"A | B | A": partial(switching.switching, 256)},
         ("softmax", "linear", "delta", "gated_delta", "titans", "self_modifying_16"),
         ("linear", "delta", "gated_delta", "self_modifying_16"),
         symbols=switching.SYMBOLS,
         dim=64,
         steps=300,
+        tuning_steps=150,
     ),
     "passkey": TokenTask(
-        partial(passkey.passkey, 32),
+        partial(passkey.passkey, BATCH),
         {str(T): partial(passkey.passkey, 64, lengths=(T,)) for T in (64, 128, 256, 512, 1024, 2048)},
         ("softmax", "softmax_nope", "window", "delta", "gated_delta", "titans", "self_modifying_16", "gru"),
         ("softmax", "softmax_nope", "delta"),
@@ -102,8 +118,14 @@ TASKS: dict[str, TokenTask] = {
         dim=64,
         layers=2,
         steps=400,
+        tuning_steps=200,
     ),
 }
+
+
+def tuned_as(task: str, name: str) -> str:
+    """Return the model whose learning rate this one takes: itself, or another of its family."""
+    return find(task, name).like.get(name, name)
 
 
 def untrained(task: str, name: str, seed: int = 0) -> TokenModel:
@@ -129,19 +151,20 @@ def trained(task: str, name: str) -> TokenModel:
     return model.eval()
 
 
-def learn(task: str, name: str, seed: int, rate: float, steps: int | None = None) -> tuple[TokenModel, dict[str, Any]]:
+def learn(task: str, name: str, seed: int, rate: float) -> tuple[TokenModel, dict[str, Any]]:
     """Train a model; return it, and what it took: CPU seconds, parameters, the loss of the last 20 steps.
 
     Args     task, name: as in `untrained`. seed: of the weights and of the batches. rate: the highest learning rate.
-             steps: None trains as long as the task says.
+             The tuning seed trains for fewer steps.
     Raises   ValueError as in `untrained`; FloatingPointError if the loss is no longer finite.
     """
     one, model = find(task, name), untrained(task, name, seed)
+    steps = one.tuning_steps if seed == TUNING_SEED else one.steps
     begin = time.process_time()
-    losses = fit_tokens(model, one.draw, steps=one.steps if steps is None else steps, lr=rate, seed=seed)
+    losses = fit_tokens(model, one.draw, steps=steps, lr=rate, seed=seed)
     row = {"rate": rate, "cpu_seconds": round(time.process_time() - begin, 1)}
     row["parameters"] = sum(weight.numel() for weight in model.parameters())
-    return model, {**row, "loss": round(sum(losses[-20:]) / max(1, len(losses[-20:])), 4)}
+    return model, {**row, "loss": round(sum(losses[-20:]) / len(losses[-20:]), 4)}
 
 
 @torch.no_grad()
@@ -153,36 +176,21 @@ def tuning_loss(task: str, model: TokenModel, batches: int = 8) -> float:
 
 
 def measure(task: str, model: TokenModel) -> dict[str, Any]:
-    """Return what is reported: accuracies by test, or for the stream the loss along it, with and without a memory."""
+    """Return what is reported: accuracies by test, or the loss along the stream, as it is and with parts closed."""
     one = TASKS[task]
     drawn = {label: draw(torch.Generator().manual_seed(TESTED_ON)) for label, draw in one.tests.items()}
     if task == "stream":
         (batch,) = drawn.values()
-        row = {"nats": _rounded(nats_by_position(model, batch))}
-        with frozen(model) as found:
-            return {**row, "frozen": _rounded(nats_by_position(model, batch))} if found else row
+        row: dict[str, Any] = {"nats": _rounded(nats_by_position(model, batch))}
+        for words, closed in {"frozen": frozen, "only memories": only_memories}.items():
+            with closed(model) as found:
+                row |= {words: _rounded(nats_by_position(model, batch))} if found else {}
+        return row
     row = {"accuracy": {label: round(token_accuracy(model, batch), 4) for label, batch in drawn.items()}}
     if one.last is not None:
         late = {label: round(token_accuracy(model, batch, one.last), 4) for label, batch in drawn.items()}
         row[f"last {one.last}"] = late
     return row
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[bool]:
-    """Write nothing into the memories of a model for a while: every learning rate that a gate gives becomes 0.
-
-    Returns  a context; its value says whether there was a gate to close.
-    """
-    gates = [part.lr_gate for part in model.modules() if getattr(part, "lr_gate", None) is not None]
-    highs = [gate.high for gate in gates]
-    try:
-        for gate in gates:
-            gate.high = 0.0
-        yield bool(gates)
-    finally:
-        for gate, high in zip(gates, highs, strict=True):
-            gate.high = high
 
 
 def find(task: str, name: str) -> TokenTask:

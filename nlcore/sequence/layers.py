@@ -88,6 +88,7 @@ class _MatrixMemory(TokenMixer):
         retain: str | None,
         retain_choices: tuple[str | None, ...],
         chunk_size: int | None,
+        retain_start: float = RETAIN_START,
         **shared: Any,
     ) -> None:
         super().__init__(dim, heads, **shared)
@@ -95,7 +96,7 @@ class _MatrixMemory(TokenMixer):
         check_choice("retain", retain, retain_choices)
         self.retain, self.chunk_size = retain, None if chunk_size is None else check_count("chunk_size", chunk_size)
         self.lr_gate = None if lr_max is None else Gate(dim, heads, high=lr_max, start=lr_max / 2, **made)
-        self.retain_gate = Gate(dim, heads, start=RETAIN_START, **made) if retain == "learned" else None
+        self.retain_gate = Gate(dim, heads, start=retain_start, **made) if retain == "learned" else None
 
     def gates(self, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Return lr and retain of each head and token, (B, H, T), or 1."""
@@ -119,7 +120,7 @@ class LinearAttention(_MatrixMemory):
     Args     dim, heads: see `TokenMixer`. retain: None keeps everything; "fixed" gives head h of H the decay
              1 - 2^(-5-h) (RetNet); "learned" one for each token (gated linear attention). lr_max: the strength of a
              write is learned in (0, lr_max); None writes each with 1. chunk_size: tokens at once; None is the token
-             loop. shared: as for `TokenMixer`.
+             loop. retain_start: where a learned decay begins, 0.99 if left out. shared: as for `TokenMixer`.
     Raises   ValueError or TypeError for settings that do not fit.
     Source   Eq. 64; RetNet: Sun et al. 2023.
     """
@@ -134,9 +135,11 @@ class LinearAttention(_MatrixMemory):
         lr_max: float | None = 1.0,
         *,
         chunk_size: int | None = 64,
+        retain_start: float = RETAIN_START,
         **shared: Any,
     ) -> None:
-        super().__init__(dim, heads, lr_max, retain, (None, "fixed", "learned"), chunk_size, **shared)
+        choices = (None, "fixed", "learned")
+        super().__init__(dim, heads, lr_max, retain, choices, chunk_size, retain_start=retain_start, **shared)
 
     def remember(
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, memory: MemoryState | None, lengths: Tensor | None
@@ -154,7 +157,8 @@ class DeltaRule(_MatrixMemory):
     Args     dim, heads: see `TokenMixer`. lr_max: the strength of a write is learned in (0, lr_max); at 2 a write can
              turn an old answer round (a negative eigenvalue), which counting needs; above 2 a memory diverges.
              retain: None keeps everything; "learned" is a decay for each token (gated DeltaNet). chunk_size: tokens at
-             once; None is the token loop. shared: as for `TokenMixer`.
+             once; None is the token loop. retain_start: where a learned decay begins, 0.99 if left out. shared: as for
+             `TokenMixer`.
     Raises   ValueError or TypeError for settings that do not fit.
     Source   Eq. 65.
     """
@@ -169,9 +173,11 @@ class DeltaRule(_MatrixMemory):
         retain: str | None = None,
         *,
         chunk_size: int | None = 32,
+        retain_start: float = RETAIN_START,
         **shared: Any,
     ) -> None:
-        super().__init__(dim, heads, check_rate(lr_max), retain, (None, "learned"), chunk_size, **shared)
+        rate, choices = check_rate(lr_max), (None, "learned")
+        super().__init__(dim, heads, rate, retain, choices, chunk_size, retain_start=retain_start, **shared)
 
     def remember(
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, memory: MemoryState | None, lengths: Tensor | None

@@ -30,7 +30,8 @@ class Stream(NamedTuple):
         A write goes on through the momentum, 1 / (1 - beta) times its size in the end, and all writes of a period may
         have one key: so bounded, their sum is at most `bound`. The bound of a token asks nothing of other tokens.
         """
-        length = self.tokens[1].square().sum(-1).clamp_min(torch.finfo(self.tokens[1].dtype).tiny)
+        least = torch.finfo(self.tokens[1].dtype).eps  # not the tiniest number: 1 over its square is a gradient
+        length = self.tokens[1].square().sum(-1).clamp_min(least)
         slowing = 1.0 if self.gates.momentum is None else 1.0 - self.gates.momentum
         lr = torch.minimum(self.gates.lr, bound * slowing / (period * length))
         return self._replace(gates=self.gates._replace(lr=lr))

@@ -38,7 +38,7 @@ class Titans(TokenMixer):
              gradient_period: tokens that take their gradients at the same memory; 1 is exact. None is 1 for a matrix
              and 16 for a network. lr_bound: for a period above 1, eta is cut so that a period cannot overshoot; None
              leaves it. hidden: width inside the network, 4 dim / heads if None. chunk_size: tokens at once; None is
-             the token loop. shared: as for `TokenMixer`.
+             the token loop. momentum_start, retain_start: where learned gates begin. shared: as for `TokenMixer`.
     Raises   ValueError or TypeError for settings that do not fit.
     Source   Titans, Eq. 8-14. Gates a head in place of gates a channel, and their starts, are chosen here.
     """
@@ -56,6 +56,8 @@ class Titans(TokenMixer):
         lr_bound: float | None = 1.0,
         hidden: int | None = None,
         chunk_size: int | None = 32,
+        momentum_start: float = MOMENTUM_START,
+        retain_start: float = RETAIN_START,
         **shared: Any,
     ) -> None:
         check_choice("memory", memory, ("matrix", "mlp"))
@@ -67,8 +69,8 @@ class Titans(TokenMixer):
         self.chunk_size = None if chunk_size is None else check_count("chunk_size", chunk_size)
         start = _start(check_rate(lr_max), self.gradient_period, lr_bound, memory == "mlp")
         self.lr_gate = Gate(dim, heads, high=lr_max, start=start, **made)
-        self.momentum, self.momentum_gate = _gate_or_number("momentum", momentum, 0.0, MOMENTUM_START, dim, heads, made)
-        self.retain, self.retain_gate = _gate_or_number("retain", retain, 1.0, RETAIN_START, dim, heads, made)
+        self.momentum, self.momentum_gate = _gate_or_number("momentum", momentum, 0.0, momentum_start, dim, heads, made)
+        self.retain, self.retain_gate = _gate_or_number("retain", retain, 1.0, retain_start, dim, heads, made)
         if memory == "mlp":
             weights = new_deep_weights(heads, self.width, hidden, dtype=made["dtype"])
             self.W1, self.W2 = (nn.Parameter(W.to(made["device"])) for W in weights)

@@ -121,7 +121,7 @@ class Project:
 
 def write(path: Path, text: str | bytes) -> bool:
     """Write `path` whole or not at all; leave an equal file alone. Return whether it changed."""
-    from nlcore.course.files import write_atomic  # here, because nlcore loads torch and `check` has no need of it
+    from nlcore.files import write_atomic  # here, because nlcore loads torch and `check` has no need of it
 
     payload = text.encode("utf-8") if isinstance(text, str) else text
     if path.is_file() and path.read_bytes() == payload:

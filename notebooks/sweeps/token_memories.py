@@ -9,10 +9,10 @@ stored at once: an interrupted run goes on where it stopped, and finished models
 
     python notebooks/sweeps/token_memories.py --task parity --model delta2 --seed 0
 
-Each model has the same grid of learning rates in each task; the loss on sequences of its own, after training with a
-tuning seed, decides. The results come from other seeds and other sequences. Parity is computed in float64, so that
-another processor finds the same weights, and a test trains one model again. Checkpoints are always those of seed 0,
-never the best.
+Each family of models has the same grid of learning rates in each task; the loss on sequences of its own, after training
+with a tuning seed, decides. The results come from other seeds and other sequences. Parity is computed in float64, so
+that another processor finds the same weights, and a test trains one model again. Checkpoints are always those of seed
+0, never the best.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ from typing import Any
 import torch
 
 from nlcore.checkpoints import save_checkpoint
-from nlcore.sequence.contest import RATES, TASKS, TESTED_ON, TUNED_ON, TUNING_SEED, learn, measure, tuning_loss
+from nlcore.sequence.contest import (
+    LAYERS,
+    RATES,
+    TASKS,
+    TESTED_ON,
+    TUNED_ON,
+    TUNING_SEED,
+    learn,
+    measure,
+    tuned_as,
+    tuning_loss,
+)
 from nlcore.sweeps import load_sweep, save_sweep, stored_sweeps
 
 NAME = "token_memories"
@@ -35,7 +46,7 @@ Job = tuple[str, str, int, float]  # task, model, seed, learning rate
 
 def settings() -> dict[str, Any]:
     """Return how the results are made, for the record."""
-    kept = ("symbols", "dim", "heads", "layers", "steps", "seeds", "live")
+    kept = ("symbols", "dim", "heads", "layers", "steps", "tuning_steps", "seeds")
     return {
         "command": f"python notebooks/sweeps/{NAME}.py",
         "torch": torch.__version__.split("+")[0],
@@ -43,7 +54,7 @@ def settings() -> dict[str, Any]:
         "tuning_seed": TUNING_SEED,
         "sequences": {"tuning": TUNED_ON, "test": TESTED_ON},
         "tasks": {
-            name: {key: _plain(getattr(task, key)) for key in kept} | {"dtype": str(task.dtype).removeprefix("torch.")}
+            name: {key: getattr(task, key) for key in kept} | {"dtype": str(task.dtype).removeprefix("torch.")}
             for name, task in TASKS.items()
         },
     }
@@ -90,18 +101,19 @@ def best_rate(tuned: dict[str, dict[str, Any]]) -> float:
     return best
 
 
-def missing(results: dict[str, Any], chosen: argparse.Namespace, tuning: bool) -> Iterator[Job]:
-    """Yield what is still to be trained: the tuning runs, or the reported ones of models that are tuned."""
-    for task in chosen.task or TASKS:
-        for name in [one for one in TASKS[task].models if not chosen.model or one in chosen.model]:
-            row = results[task].get(name, {})
-            tuned = row.get("tuning", {})
-            if tuning:
-                yield from ((task, name, TUNING_SEED, rate) for rate in RATES if str(rate) not in tuned)
-            else:
-                seeds = [seed for seed in range(TASKS[task].seeds) if chosen.seed is None or seed == chosen.seed]
-                done = row.get("seeds", {})
-                yield from ((task, name, seed, best_rate(tuned)) for seed in seeds if str(seed) not in done)
+def untuned(results: dict[str, Any], task: str, names: list[str]) -> Iterator[Job]:
+    """Yield the tuning runs that are still to be made before these models can be trained."""
+    for name in dict.fromkeys(tuned_as(task, one) for one in names):
+        done = results[task].get(name, {}).get("tuning", {})
+        yield from ((task, name, TUNING_SEED, rate) for rate in RATES if str(rate) not in done)
+
+
+def unseen(results: dict[str, Any], task: str, names: list[str], seed: int | None) -> Iterator[Job]:
+    """Yield the reported runs that are still to be made, seed by seed; the models are tuned."""
+    for one in range(TASKS[task].seeds) if seed is None else [seed]:
+        for name in names:
+            if str(one) not in results[task].get(name, {}).get("seeds", {}):
+                yield task, name, one, best_rate(results[task][tuned_as(task, name)]["tuning"])
 
 
 def keep(job: Job, row: dict[str, Any]) -> None:
@@ -114,7 +126,14 @@ def keep(job: Job, row: dict[str, Any]) -> None:
     else:
         entry["seeds"][str(seed)] = row
     save_sweep(NAME, about)
-    print(*job, {key: value for key, value in row.items() if key not in ("nats", "frozen")}, flush=True)
+    print(*job, {key: value for key, value in row.items() if not isinstance(value, list)}, flush=True)
+
+
+def train(pool: ProcessPoolExecutor, jobs: Iterator[Job]) -> None:
+    """Do all jobs, and keep each result at once."""
+    waiting = {pool.submit(work, job): job for job in jobs}
+    for done in as_completed(waiting):
+        keep(waiting[done], done.result())
 
 
 def main() -> None:
@@ -126,14 +145,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     chosen = parser.parse_args()
     with ProcessPoolExecutor(chosen.workers) as pool:
-        for tuning in (True, False):
-            waiting = {pool.submit(work, job): job for job in missing(record()["results"], chosen, tuning)}
-            for done in as_completed(waiting):
-                keep(waiting[done], done.result())
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+        for task in chosen.task or TASKS:
+            names = [
+                name for name in TASKS[task].models if name in LAYERS and (not chosen.model or name in chosen.model)
+            ]
+            train(pool, untuned(record()["results"], task, names))
+            train(pool, unseen(record()["results"], task, names, chosen.seed))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nlcore.course.figures import check_name, check_words
-from nlcore.course.files import figures_folder, write_atomic
+from nlcore.course.files import figures_folder
 from nlcore.course.widgets import page
 from nlcore.course.widgets.controls import Slider, check_controls, check_presets
 from nlcore.course.widgets.draw import Painter, Pixels, quick_png
 from nlcore.course.widgets.frames import ColourCount, base64_text, encode
 from nlcore.course.widgets.live import LiveView, has_front_end
+from nlcore.files import write_atomic
 
 __all__ = ["Explorer", "Slider", "explore", "export"]
 

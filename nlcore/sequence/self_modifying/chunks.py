@@ -1,0 +1,162 @@
+"""The chunk form: all tokens between two openings of anchors at once, equal to the plain loop but for rounding.
+
+Chunks follow one another, because each generates its keys and targets from the state at its start; inside one, all is
+matrix products and one triangular solve for all boxes together (`segments`). What is read waits until the end: the
+answers of all segments of one size are then computed together.
+
+Symbols   G = B H, streams and heads as one axis; n tokens in a segment.
+Source    Behrouz et al. 2025, Nested Learning, Eq. 90 and section 8.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby, repeat
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from nlcore.sequence.saving import map_tensors
+from nlcore.sequence.self_modifying.boxes import Generated, generate, targets
+from nlcore.sequence.self_modifying.rules import Boxes, Rules
+from nlcore.sequence.self_modifying.segments import Kept, Piece, answer_before, kept, read, write
+from nlcore.sequence.self_modifying.state import SelfModifyingState, cut_history
+
+
+class Reading(NamedTuple):
+    """What a segment leaves behind to be read: the memory it began with, and what its tokens wrote into it."""
+
+    begin: Piece
+    q: Tensor
+    k: Tensor
+    errors: Tensor
+    values: Tensor | None
+    left: Kept
+
+
+def chunk_loop(
+    x: Tensor, q: Tensor | None, boxes: Boxes, rules: Rules, state: SelfModifyingState, live: Tensor | None
+) -> tuple[Tensor, SelfModifyingState]:
+    """Open, generate and write, segment after segment; then read.
+
+    Args, Returns   as for `token_loop`.
+    """
+    sizes = segment_sizes(state.tokens, x.shape[2], rules.chunks)
+    B, H = x.shape[:2]
+    flat = map_tensors(state, lambda part: part.flatten(0, 1))
+    wide = Boxes(boxes.start.repeat(B, 1, 1), boxes.lr_bias.repeat(B), boxes.retain_bias.repeat(B), boxes.rate)
+    lines = (x, q, None if live is None else live.expand(B, H, -1))
+    pieces: list[Iterable] = [repeat(None) if line is None else line.flatten(0, 1).split(sizes, 1) for line in lines]
+    readings = []
+    for x_n, q_n, live_n in zip(*pieces, strict=False):
+        flat = _opened(flat, wide, rules, live_n)
+        reading, flat = _segment(x_n, q_n, wide, rules, flat, live_n)
+        readings.append(reading)
+    y = _read_all(readings, sizes).unflatten(0, (B, H))
+    return y, map_tensors(flat, lambda part: part.unflatten(0, (B, H)))
+
+
+def segment_sizes(tokens: int, length: int, chunks: tuple[int, int]) -> list[int]:
+    """Return the sizes of the pieces into which the boundaries of both chunk sizes cut the next `length` tokens.
+
+    Args     tokens: how many were read before. length: T. chunks: the two chunk sizes.
+    """
+    inside = [t for t in range(tokens + 1, tokens + length) if t % chunks[0] == 0 or t % chunks[1] == 0]
+    edges = [tokens, *inside, tokens + length]
+    return [end - begin for begin, end in zip(edges, edges[1:], strict=False)]
+
+
+def _opened(state: SelfModifyingState, boxes: Boxes, rules: Rules, live: Tensor | None) -> SelfModifyingState:
+    """Renew the anchors of the boxes whose chunk begins with the next token, if there is a next token."""
+    memory, others = (state.tokens % size == 0 for size in rules.chunks)
+    if not (memory or others):
+        return state
+    height, width = state.S.shape[-2:]
+    due = slice(0 if others else height - width, height if memory else height - width)
+    Z = None if state.Z is None else state.Z[..., due, :]
+    S, Z = cut_history(state.S[..., due, :], Z, boxes.start[..., due, :], rules)
+    anchor = S if live is None else torch.where(live[:, :1, None] > 0, S, state.anchor[..., due, :])
+    new_Z = None if Z is None or state.Z is None else replaced(state.Z, [(due, Z)])
+    return SelfModifyingState(
+        replaced(state.S, [(due, S)]), replaced(state.anchor, [(due, anchor)]), new_Z, state.tokens
+    )
+
+
+def _segment(
+    x: Tensor, q: Tensor | None, boxes: Boxes, rules: Rules, state: SelfModifyingState, live: Tensor | None
+) -> tuple[Reading, SelfModifyingState]:
+    """Write a segment (G, n, d) in which no anchor changes, and say what there is to read."""
+    made = generate(x, state.anchor, boxes, rules, live)
+    begin, width = Piece(state.S, boxes.start if rules.returns else None, state.Z), x.shape[-1]
+    left = kept(made.lr, made.log_retain, rules.momentum, live)
+    value, right = _right_side(made, begin, state.anchor, left, rules)
+    ends, errors, memory = [], torch.zeros_like(x), slice(-width, None)
+    for rows, slow in rules.groups(width, boxes.rate is not None):
+        part = left.scaled(boxes.rate) if slow and boxes.rate is not None else left
+        values = None if value is None else value[..., rows]
+        end, errors = write(begin.rows(rows), made.k, values, right[..., rows], part)
+        ends.append((rows, end))
+    if "memory" not in rules.written:  # then it does not fade either
+        errors, value, left = torch.zeros_like(x), None, Kept(None, left.errors)
+    values = None if value is None else value[..., memory]
+    reading = Reading(begin.rows(memory), made.query(q), made.k, errors[..., memory], values, left)
+    S = replaced(state.S, [(rows, end.S) for rows, end in ends])
+    Z = None if state.Z is None else replaced(state.Z, [(rows, end.Z) for rows, end in ends if end.Z is not None])
+    return reading, SelfModifyingState(S, state.anchor, Z, state.tokens + x.shape[1])
+
+
+def _right_side(
+    made: Generated, begin: Piece, anchor: Tensor, left: Kept, rules: Rules
+) -> tuple[Tensor | None, Tensor]:
+    """Return the values that go through the momentum (G, n, R), None without, and what the errors are solved from."""
+    k, v, literal = made.k, made.v, rules.rule == "dgd_l2"
+    if anchor is begin.S and rules.target_bound is None and begin.Z is None:  # one product with S for v and k together
+        both = v - k if literal else v
+        own = pad(v, (anchor.shape[-2] - v.shape[-1], 0)) if rules.own_value else None
+        if left.S is None:
+            return None, _plus(own, both - k, begin.S)
+        part = left.S[..., :-1, :] * k
+        right = _plus(own, both - part, begin.S)
+        return None, right if begin.origin is None else _plus(right, part - k, begin.origin)
+    value = targets(v, anchor, rules)
+    value = value - k @ anchor.mT if literal else value
+    answer = answer_before(begin, k, left)
+    return (None, value - answer) if begin.Z is None else (value, -answer)
+
+
+def _plus(total: Tensor | None, x: Tensor, S: Tensor) -> Tensor:
+    return x @ S.mT if total is None else torch.baddbmm(total, x, S.mT)
+
+
+def _read_all(readings: list[Reading], sizes: list[int]) -> Tensor:
+    """Return y (G, T, d): all neighbouring segments of one size are read at once."""
+    answers = []
+    for _, run in groupby(zip(sizes, readings, strict=True), lambda pair: pair[0]):
+        begin, q, k, errors, values, left = _stacked([reading for _, reading in run])
+        y = read(begin, q, k, errors, values, left)  # (N, G, n, d)
+        answers.append(y.transpose(0, 1).flatten(1, 2))
+    return answers[0] if len(answers) == 1 else torch.cat(answers, 1)
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    """Return a tuple of tensors, nested as each of the parts, with the parts stacked along a new first axis."""
+    first = parts[0]
+    if first is None or isinstance(first, Tensor):
+        return None if first is None else torch.stack(list(parts))
+    return type(first)(*(_stacked(same) for same in zip(*parts, strict=True)))
+
+
+def replaced(old: Tensor, new: list[tuple[slice, Tensor]], axis: int = -2) -> Tensor:
+    """Return `old` with some of its rows replaced.
+
+    Args     old: (..., R, ...). new: the rows, in their order, and what to put there. axis: where the rows are.
+    """
+    if len(new) == 1 and new[0][1].shape == old.shape:
+        return new[0][1]
+    parts, at = [], 0
+    for rows, part in new:
+        parts += [old.narrow(axis, at, rows.start - at), part]
+        at = rows.stop
+    return torch.cat([*parts, old.narrow(axis, at, old.shape[axis] - at)], axis)
