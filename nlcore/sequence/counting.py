@@ -101,11 +101,11 @@ def bit_eigenvalues(model: TokenModel, seed: int = 3000, count: int = 16) -> Ten
 
     Args     model: as from `counter`. seed, count: words of the longest trained length, for self-modifying memories.
     """
-    layer = model.blocks[0].mixer
-    x = model.blocks[0].mixer_norm(model.embedding.weight)[None]  # (1, 2, dim), both bits as a word
+    block: Any = model.blocks[0]
+    layer, x = block.mixer, block.mixer_norm(model.embedding.weight)[None]  # (1, 2, dim), both bits as a word
     if isinstance(layer, DeltaRule):
         lr, retain = layer.gates(x)
-        return _both(retain - lr)
+        return _both(torch.as_tensor(retain - lr))
     if isinstance(layer, Titans):
         gates = [number if gate is None else gate(x) for number, gate in _titans_gates(layer)]
         return _both(momentum_eigenvalue(*gates))
@@ -143,7 +143,8 @@ def generated(layer: SelfModifyingTitans, x: Tensor, state: MixerState | None = 
 
 def _mean_step(model: TokenModel, layer: SelfModifyingTitans, tokens: Tensor) -> Tensor:
     """Return the mean eigenvalue on each bit, (1, H, 2), along words."""
-    x, state, found = model.blocks[0].mixer_norm(model.embedding(tokens)), None, []
+    block: Any = model.blocks[0]
+    x, state, found = block.mixer_norm(model.embedding(tokens)), None, []
     for x_t in x.split(1, 1):
         made = generated(layer, x_t, state)
         retain = 1.0 if made.log_retain is None else made.log_retain.exp()

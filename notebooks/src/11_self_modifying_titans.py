@@ -23,29 +23,27 @@
 # %% [markdown]
 # ## 1 · Who taught the projections?
 #
-# The memory of notebook 10 learned while it read. But **what** it learned was decided elsewhere: the key $k_t$, the value
-# $v_t$, the learning rate $\eta_t$ and the retention $\alpha_t$ of a token came from projections that were trained once and
-# never changed again. They are a level with frequency zero.
+# The memory of notebook 10 learned while it read. But the key $k_t$, the value $v_t$, the learning rate $\eta_t$ and the
+# retention $\alpha_t$ of a token came from projections that were trained once and then frozen: a level with frequency zero.
 #
-# The paper makes each of them a memory too. We call it a **box**: a matrix $M_\square$ that answers the token $x_t$ and is
-# rewritten while it reads. There are five, and $\square$ stands for any of them:
+# The paper makes each of them a memory too. We call it a **box**: a matrix that answers the token $x_t$ and is rewritten
+# while it reads.
 #
 # $$
 # k_t = M_{k,t-1} x_t, \quad v_t = M_{v,t-1} x_t, \quad \eta_t = M_{\eta,t-1} x_t, \quad \alpha_t = M_{\alpha,t-1} x_t
 # \tag{NL 79}
 # $$
 #
-# The fifth is the memory itself, asked with $q_t = W_q x_t$. This last projection stays frozen. The boxes of $\eta$ and
-# $\alpha$ have one row; a sigmoid (not in the paper) brings their answer between 0 and 1.
+# The fifth box is the memory itself, asked with $q_t = W_q x_t$, which stays frozen. A sigmoid (ours) brings $\eta$ and
+# $\alpha$ between 0 and 1.
 #
-# A box that is rewritten needs a **target**: what shall it answer to the key $k_t$? The paper's answer is bold: let it make
-# the target itself. It asks its own box with the value.
+# Which **target** shall a box $b$ learn to answer to $k_t$? The paper's answer is bold: what it answers to the value.
 #
 # $$
-# \hat{v}_{\square,t} = M_{\square,t-1} v_t \tag{NL 84}
+# \hat{v}_{b,t} = M_{b,t-1} v_t \qquad \text{for each box } b \tag{NL 84}
 # $$
 #
-# The write is the delta rule, which you know. Here is the whole step by hand.
+# The write is the delta rule.
 #
 # **Predict.** After 50 tokens, which boxes have moved? And which would have moved in Titans?
 
@@ -140,7 +138,22 @@ course.claim(
 # $$
 #
 # The new state is the old one times a matrix. Nothing is added from outside. Keep this form in mind for section 5.
-#
+
+# %%
+S, boxes = torch.cat(list(start.values())), start
+for x in stream:
+    k, v, lr, retain = generate(boxes, x)
+    S = S @ (retain * torch.eye(d, dtype=f64) - lr * torch.outer(k - v, k))  # (11.1)
+    boxes = step(boxes, x)
+gap = (S - torch.cat(list(boxes.values()))).abs().max()
+
+# %% tags=["claim"]
+course.claim(
+    "50 tokens: five boxes written one by one and one stacked matrix multiplied by (11.1) differ by less than 1e-12",
+    gap < 1e-12,
+)
+
+# %% [markdown]
 # ### Exercise 1 · `rewrite_boxes`
 #
 # *6 minutes · medium · objective: write a step in which a memory makes its own targets.*
@@ -173,46 +186,45 @@ course.hint.rewrite_boxes(1)  # then 2 and 3, if you need them
 #
 # </details>
 
+# %% [markdown]
+# Three remarks. The paper's Definition 5 says that such a model generates its own **keys**; what is self-generated in (NL 84)
+# are **values**. A first version (its Eq. 80) gave all boxes the same target $v_t$, which the paper calls a flaw; the key is
+# still shared. And $\hat{v}$ is a fixed target while a box descends: else it could lower its error by moving the target.
+#
+# **Predict.** What happens to a memory that starts at zero?
+
 # %%
-S, boxes = torch.cat(list(start.values())), start
+empty = start | {"memory": torch.zeros(d, d, dtype=f64)}
 for x in stream:
-    k, v, lr, retain = generate(boxes, x)
-    S = S @ (retain * torch.eye(d, dtype=f64) - lr * torch.outer(k - v, k))  # (11.1)
-    boxes = step(boxes, x)
-gap = (S - torch.cat(list(boxes.values()))).abs().max()
+    empty = step(empty, x)
 
 # %% tags=["claim"]
 course.claim(
-    "50 tokens: five boxes written one by one and one stacked matrix multiplied by (11.1) differ by less than 1e-12",
-    gap < 1e-12,
+    "a memory that starts at zero asks zero for its targets: after 50 tokens its largest number is {a:g}",
+    (empty["memory"] == 0).all(),
+    a=empty["memory"].abs().max(),
 )
 
 # %% [markdown]
-# Four remarks on the text of the paper.
-#
-# * Its Definition 5 says that the model generates its own **keys**. What is self-generated in (NL 84) are **values**.
-# * A first version (its Eq. 80) gave all boxes the same target $v_t$. The paper calls that a flaw and mends it by (NL 84).
-#   The key is still shared by all.
-# * $\hat{v}$ is a fixed target while the box descends. Else a box could lower its error by moving the target.
-# * A memory that starts at zero answers zero to $v$, so it would write zero for ever. The paper's boxes are networks with a
-#   residual path (its Eq. 89), which lets $v$ itself through. `nlcore` adds it to the target of the memory: $v_t + M v_t$.
+# The boxes of the paper are small networks with a residual path (its Eq. 89), which lets $v$ itself through. `nlcore` adds it
+# to the target of the memory: $v_t + M v_t$.
 #
 # ## 3 · Which write?
 #
-# The paper writes with **DGD**, the gradient descent with decay along the key that you met in notebook 05:
+# The paper writes with **DGD**, descent with decay along the key (notebook 05), and leaves the objective $\mathcal{L}$ open:
 #
 # $$
 # M_t = M_{t-1} \, (\alpha_t I - \eta_t k_t k_t^\top) - \eta_t \nabla \mathcal{L}(M_{t-1}; k_t, \hat{v}_t) \tag{NL 88}
 # $$
 #
-# The objective $\mathcal{L}$ is left open. With the dot product, $-\langle M k, \hat{v} \rangle$, its gradient is $-\hat{v} k^\top$:
+# The dot product $-\langle M k, \hat{v} \rangle$ has the gradient $-\hat{v} k^\top$. So we get the delta rule, where the paper
+# prints a minus before the last term:
 #
 # $$
 # M_t = M_{t-1} \, (\alpha_t I - \eta_t k_t k_t^\top) + \eta_t \hat{v}_t k_t^\top \tag{NL 92}
 # $$
 #
-# This is the delta rule. The paper prints a minus before the last term. With half the squared error the gradient is $(M k -
-# \hat{v}) k^\top$:
+# Half the squared error gives
 #
 # $$
 # M_t = M_{t-1} \, (\alpha_t I - \eta_t k_t k_t^\top) - \eta_t (M_{t-1} k_t - \hat{v}_t) k_t^\top \tag{NL 93}
@@ -220,6 +232,7 @@ course.claim(
 #
 # **Predict.** Write one pair again and again, $\alpha = 1$. Where does the answer settle with the plus, with the printed
 # minus, and with (NL 93), which subtracts the old answer twice?
+
 
 # %%
 def write(M, k, target, lr, retain, form):
@@ -257,7 +270,9 @@ for (form, retain), found in answers.items():
 ends = {key: found[-1] for key, found in answers.items()}
 course.claim(
     "nothing fades: (NL 92) settles at {a:.2f} of the target, the printed sign at {b:.2f}, (NL 93) at {c:.2f}",
-    abs(ends[FORMS[0], 1.0] - 1) < 1e-5 and abs(ends[FORMS[1], 1.0] + 1) < 1e-5 and abs(ends[FORMS[2], 1.0] - 0.5) < 1e-5,
+    abs(ends[FORMS[0], 1.0] - 1) < 1e-5
+    and abs(ends[FORMS[1], 1.0] + 1) < 1e-5
+    and abs(ends[FORMS[2], 1.0] - 0.5) < 1e-5,
     **dict(zip("abc", (ends[form, 1.0] for form in FORMS), strict=True)),
 )
 course.claim(
@@ -302,7 +317,9 @@ swing_ax.set_title("gradient at the start of 16 tokens", fontweight="normal")
 fig.suptitle("The literal step settles at half the target, or swings", fontweight="bold", x=0.01, ha="left")
 peaks = [swing["(NL 93)"][n * chunk] for n in range(1, 7)]
 alt = "Answer in targets. Newest state: " + ", ".join(f"{form} ends at {answers[form, 1.0][-1]:.2f}" for form in FORMS)
-alt += "; chunks of 16: (NL 92) stays at 1, (NL 93) is at " + ", ".join(f"{p:.2f}" for p in peaks) + " after each chunk."
+alt += (
+    "; chunks of 16: (NL 92) stays at 1, (NL 93) is at " + ", ".join(f"{p:.2f}" for p in peaks) + " after each chunk."
+)
 course.figure(fig, "three-writes-of-one-pair", alt=alt)
 
 # %% tags=["claim"]
@@ -314,21 +331,19 @@ course.claim(
 )
 
 # %% [markdown]
-# Within a chunk the newest state forgets the old answer, so it goes to the target minus the answer at the start: from 0 to
-# 1, from 1 to 0. With $\alpha = 1$ a whole chunk multiplies the distance to the fixed point by nearly $-1$.
+# Within a chunk the newest state goes to the target minus the answer at the start: from 0 to 1, from 1 to 0.
 #
 # ## 4 · In chunks
 #
-# The paper reads a whole chunk from the state at its start: keys, values, gates and targets. Then nothing inside a chunk
-# waits for a projection, and one triangular solve writes all boxes.
+# The paper reads a whole chunk from the state at its start: keys, values, gates and targets. So nothing inside a chunk waits
+# for a projection.
 #
 # $$
 # \hat{v}_t = M_{\xi(t)} v_t, \quad M_t = M_{t-1} (\alpha_t I - \eta_t k_t k_t^\top) - \eta_t \nabla \mathcal{L}(M_{\xi(t)}; k_t,
 # \hat{v}_t), \quad \xi(t) = C \Bigl\lfloor \frac{t-1}{C} \Bigr\rfloor \tag{NL 90}
 # $$
 #
-# There are two chunk sizes: one for the memory and one for the four boxes that generate. With both at 1 every token sees
-# the newest boxes.
+# There are two chunk sizes: one for the memory, one for the four boxes that generate.
 #
 # ### Exercise 2 · `anchor_token`
 #
@@ -395,19 +410,17 @@ course.claim(
 # %% [markdown]
 # ## 5 · What must a memory do to count to two?
 #
-# Here is a task that looks trivial. Bits arrive one by one. After each, say whether the number of ones so far is odd: its
-# **parity**. One sign is enough to remember:
+# Bits arrive one by one. After each, say whether the number of ones so far is odd: its **parity**. One sign is enough to
+# remember:
 #
 # $$
 # p_t = \lambda(x_t) \, p_{t-1}, \qquad \lambda(0) = 1, \quad \lambda(1) = -1 \tag{11.3}
 # $$
 #
-# A 1 turns the sign round, and it must do so at every length. Now look at a memory. A step multiplies the old state by a
-# matrix. Let the word be 1 1 1 1 ...: the same matrix again and again. If its eigenvalues are all positive, what it holds
-# shrinks or stays, and no answer alternates for ever. Only a **negative or complex eigenvalue** can turn the sign.
+# A step of a memory multiplies the old state by a matrix. Let the word be 1 1 1 1 ...: the same matrix again and again. If
+# its eigenvalues are all positive, no answer alternates for ever. Only a **negative or complex** one can turn the sign.
 #
-# The plain delta rule has $\alpha - \eta$ along the key, so with $\eta$ between 0 and 1 and nothing fading never a negative
-# one. The self-modifying step (11.1) has, for $|k| = 1$,
+# Along the key the delta rule has $\alpha - \eta$. The self-modifying step (11.1) has, for $|k| = 1$,
 #
 # $$
 # \lambda = \alpha - \eta \, (1 - k \cdot v) \tag{11.4}
@@ -471,6 +484,8 @@ map_ax.plot(axis, zero, color="black", linewidth=1, linestyle="-")
 map_ax.plot(axis[100:], minus_one[100:], color="black", linewidth=1, linestyle="--")
 map_ax.set(xlim=(0, 2.06), ylim=(-1.06, 1.06), xlabel="learning rate η", ylabel="k·v", xticks=[0, 0.5, 1, 1.5, 2])
 here = map_ax.plot([], [], "o", color=course.style.COLOURS["vermillion"], markersize=8)[0]
+
+# %%
 sign_ax.step(range(1, 41), truth, where="mid", color="#999999", linewidth=1, label="parity")
 held = sign_ax.plot([], [], **(course.style.STYLES[0] | {"markersize": 3, "linewidth": 1, "label": "memory"}))[0]
 sign_ax.set(xlim=(0, 41), ylim=(-1.7, 1.7), xlabel="bit", yticks=[-1, 0, 1])
@@ -483,7 +498,12 @@ def flip(eta, k_dot_v):
     holds = float(eigenvalue) ** ones.double()
     here.set_data([eta], [k_dot_v])
     held.set_data(range(1, 41), holds.clamp(-1.6, 1.6))
-    kinds = ("it turns round and grows without bound", "it turns round and keeps its size", "it turns round and fades", "it is erased")
+    kinds = (
+        "it turns round and grows without bound",
+        "it turns round and keeps its size",
+        "it turns round and fades",
+        "it is erased",
+    )
     kinds += ("it fades and never turns", "nothing changes")
     place = [eigenvalue < -1, eigenvalue == -1, eigenvalue < 0, eigenvalue == 0, eigenvalue < 1, True].index(True)
     readable = int(((holds.sign() == truth) & (holds.abs() > 0.2)).sum())
@@ -586,9 +606,9 @@ for _ in range(T):
     found.append(row @ k)
 signs["own value -k, η = 0.95"] = torch.stack(found)
 signs = {name: y.flatten() for name, y in signs.items()}
-turn = torch.linalg.eigvals(torch.tensor([[1 - 0.9, 0.9], [-0.9, 0.9]], dtype=f64))
 
 # %% tags=["figure"]
+turn = torch.linalg.eigvals(torch.tensor([[1 - 0.9, 0.9], [-0.9, 0.9]], dtype=f64))
 fig, axes = course.canvas(7.6, 2.3, cols=4, sharey=True)
 for ax, (name, y), look in zip(axes, signs.items(), course.style.STYLES, strict=False):
     ax.axhline(0, color="black", linewidth=1)
@@ -607,7 +627,8 @@ course.figure(fig, "ways-to-turn-a-sign", alt=alt + ".")
 flips = {name: int((y[1:] * y[:-1] < 0).sum()) for name, y in signs.items()}
 below, above, momentum, own = flips.values()
 course.claim(
-    "in 24 ones the sign turns {a} times at η = 0.7, {b} times at η = 1.9, {c} times with momentum and {e} times with a value of its own",
+    "in 24 ones the sign turns {a} times at η = 0.7, {b} times at η = 1.9, {c} times with momentum and {e} times with a "
+    "value of its own",
     below == 0 and above == own == T - 1 and 0 < momentum < T - 1,
     a=below,
     b=above,
@@ -620,24 +641,26 @@ course.claim(
     a=turn.angle().abs()[0].rad2deg(),
     b=turn.abs()[0],
 )
-angles = [
-    torch.linalg.eigvals(torch.tensor([[1 - lr, beta], [-lr, beta]], dtype=f64)).angle().abs().max()
-    for lr in torch.linspace(0.05, 1, 20)
-    for beta in torch.linspace(0.05, 0.99, 20)
-]
+
+# %% tags=["claim"]
+from nlcore.sequence.counting import momentum_eigenvalue
+
+course.show(momentum_eigenvalue)
+rates, betas = torch.linspace(0.05, 1, 20, dtype=f64), torch.linspace(0.05, 0.99, 20, dtype=f64)
+angle = momentum_eigenvalue(rates[:, None], betas).angle().max()
 course.claim(
     "with η at most 1 it never turns by more than {a:.0f} degrees, so momentum cannot flip at every 1; but a memory that "
     "turns by a sixth of a circle counts to six, and who counts to six knows the parity",
-    max(angles) < torch.pi / 2,
-    a=max(angles).rad2deg(),
+    torch.pi / 3 < angle < torch.pi / 2,
+    a=angle.rad2deg(),
 )
 
 # %% [markdown]
 # ## 7 · Can a memory learn it?
 #
-# So much for what a step **can** do. Whether training finds it is another question. The models of this section are tiny: an
-# embedding of two bits, one memory with two heads, one feed-forward network, 16 numbers a token. They learn on words of 3
-# to 20 bits. No memory has a convolution, so for the delta rule a bit is one matrix, and we can look at its eigenvalue.
+# So much for what a step **can** do. Does training find it? Our models are tiny: an embedding of two bits, one memory with
+# two heads, one feed-forward network, 16 numbers a token. They learn on words of 3 to 20 bits. No memory has a convolution,
+# so for the delta rule a bit is one matrix, and we can look at its eigenvalue.
 #
 # **Predict.** Delta rule, $\eta$ in $(0, 1)$ or in $(0, 2)$: which one learns parity? Which eigenvalues do you expect for a 0
 # and a 1?
@@ -649,8 +672,13 @@ from nlcore.sequence.fitting import fit_tokens
 course.show(counter, words, learn_to_count, fit_tokens)
 BELOW = ("delta rule, rate below 1", "delta rule, rate below 2")
 trained = {name: learn_to_count(name) for name in BELOW}  # a name -> the model and its losses
+shown = {name: counts_right(model, 160) for name, (model, _) in trained.items()}
+on_bits = {name: bit_eigenvalues(model).real for name, (model, _) in trained.items()}  # (heads, bits)
+for name, found in on_bits.items():
+    heads = "; ".join(f"head {h}: {found[h, 0]:+.2f} on a 0, {found[h, 1]:+.2f} on a 1" for h in (0, 1))
+    print(f"{name}, 160 bits: {shown[name]:.2f} right. Eigenvalues: {heads}")
 
-# %%
+# %% tags=["figure"]
 fig, ax = course.canvas(6.0, 2.6)
 for (name, (_, losses)), look in zip(trained.items(), course.style.STYLES, strict=False):
     ax.plot(losses, label=name, **(look | {"marker": "", "linewidth": 1.4}))
@@ -658,14 +686,7 @@ ax.axhline(torch.log(torch.tensor(2.0)), color="black", linewidth=1)
 ax.text(118, 0.73, "guessing", fontsize=9, ha="right")
 ax.set(xlabel="training step", ylabel="loss (nats)", ylim=(0, 1))
 ax.set_title("Below 1 it never learns to count to two")
-ax.legend(loc="center right", fontsize=8)
-shown = {name: counts_right(model, 160) for name, (model, _) in trained.items()}
-on_bits = {name: bit_eigenvalues(model).real for name, (model, _) in trained.items()}  # (heads, bits)
-for name, found in on_bits.items():
-    heads = "; ".join(f"head {h}: {found[h, 0]:+.2f} on a 0, {found[h, 1]:+.2f} on a 1" for h in (0, 1))
-    print(f"{name}: right at {shown[name]:.2f} of the positions of words of 160 bits. Eigenvalues: {heads}")
-
-# %% tags=["figure"]
+ax.legend(loc="center right", fontsize=8, bbox_to_anchor=(1.0, 0.4))
 alt = "Loss over 120 training steps; guessing costs 0.69 nats. " + "; ".join(
     f"{name}: {sum(losses[-10:]) / 10:.2f} at the end" for name, (_, losses) in trained.items()
 )
@@ -710,9 +731,9 @@ print(f"{'five seeds':30} solved   mean accuracy at 20, 40, 80, 160 bits")
 for name in record["results"]:
     solved = int((right(name, 20) > 0.99).sum())
     print(f"{name:30} {solved} of 5   " + "  ".join(f"{right(name, bits).mean():.2f}" for bits in (20, 40, 80, 160)))
-own_model, _ = learn_to_count("self-modifying, C = 1", steps=80)
+own_model, _ = learn_to_count("self-modifying, C = 1")
 again = counts_right(own_model, 20), counts_right(own_model, 160)
-print(f"self-modifying, C = 1, seed 0, 80 steps, run here: {again[0]:.2f} at 20 bits, {again[1]:.2f} at 160")
+print(f"self-modifying, C = 1, seed 0, run here: {again[0]:.2f} at 20 bits, {again[1]:.2f} at 160")
 
 # %% tags=["figure"]
 fig, axes = course.canvas(7.2, 4.2, cols=2, sharey=True)
@@ -745,7 +766,7 @@ course.claim(
 course.claim(
     "rates below 1, chunks of one token: self-modification learns the trained lengths with {a} of 5 seeds, "
     "and is right at {b:.2f} of 160 bits (mean); the delta rule with rates below 2: {c} and {e:.2f}; the GRU {f} and {g:.2f}",
-    counts[OWN] >= 3 and counts[TWO] >= 3 and counts["GRU"] == 5,
+    counts[OWN] == counts[TWO] == 5 and counts["GRU"] >= 4,
     a=counts[OWN],
     b=right(OWN, 160).mean(),
     c=counts[TWO],
@@ -753,25 +774,46 @@ course.claim(
     f=counts["GRU"],
     g=right("GRU", 160).mean(),
 )
+course.claim(
+    "the seed that was run here comes out as stored: {a:.2f} at 20 bits",
+    abs(again[0] - right(OWN, 20)[0]) < 0.02,
+    a=again[0],
+)
+
+# %% tags=["claim"]
+ALONE, LITERAL = "only memory rewritten, C = 1", "literal (NL 93), C = 1"
+course.claim(
+    "with self-made targets but only the memory rewritten, {a} of 5 seeds learn it; with the literal (NL 93) {b}, but it "
+    "does not carry as far: {c:.2f} at 160 bits",
+    counts[ALONE] < counts[OWN] and right(LITERAL, 160).mean() < right(OWN, 160).mean(),
+    a=counts[ALONE],
+    b=counts[LITERAL],
+    c=right(LITERAL, 160).mean(),
+)
+course.claim(
+    "Titans with momentum could, by section 6, but in these few steps {a} of 5 seeds found it: {b:.2f} at 20 bits",
+    counts["Titans"] < 5,
+    a=counts["Titans"],
+    b=right("Titans", 20).mean(),
+)
 
 # %% [markdown]
-# So the claim of the paper that such a model tracks a state holds here, and it is **not special** to it: two numbers, a rate
-# up to 2 or momentum, do it too, and a GRU does it best.
+# So the paper's claim that such a model tracks a state holds here. It is **not special** to self-modification: the delta
+# rule with rates up to 2 does it for a fraction of the work, and a GRU needs none of it.
 #
 # ## 9 · Why do chunks take it away?
 #
-# Look at the rows $C = 1, 2, 4, 8$ of the picture. Inside a chunk the targets come from the old state, and what the newest
-# state is multiplied by is $1 - \eta$, which is positive. Let $n$ ones fall into one chunk, with $v = -k$ and nothing fading.
-# Then
+# Inside a chunk the targets come from the old state, and what the newest state is multiplied by is $1 - \eta$, which is
+# positive. Let $n$ ones fall into one chunk, with $v = -k$ and nothing fading. Then
 #
 # $$
 # S_C \, k = \bigl( 2 (1-\eta)^n - 1 \bigr) \, S_0 \, k \tag{11.6}
 # $$
 #
-# For one 1 it is the $1 - 2 \eta$ of (11.4). For $\eta = 1$ it is $-1$ for **any** $n$ above 0: a chunk turns the sign once,
-# however many ones are in it.
+# For $\eta = 1$ it is $-1$ for **any** $n$ above 0: a chunk turns the sign once, however many ones are in it.
 #
 # **Predict.** $\eta = 1$, chunks of 4, the word 1 1 1 1 0 0 0 0. What is the sign at the end, and what should it be?
+
 
 # %%
 def after_chunk(n, lr, chunk, d=8):
@@ -787,13 +829,13 @@ measured = {C: [after_chunk(n, 0.95, C) for n in range(17)] for C in (1, 2, 4, 8
 formula = max(abs(after_chunk(n, lr, 16) - (2 * (1 - lr) ** n - 1)) for n in range(1, 17) for lr in (0.3, 0.95, 1.0))
 
 # %% tags=["figure"]
-fig, (walk_ax, score_ax) = course.canvas(7.4, 2.8, cols=2, width_ratios=(1.6, 1))
+fig, (walk_ax, score_ax) = course.canvas(7.4, 2.8, cols=2, width_ratios=(1.9, 1))
 for (C, values), look in zip(measured.items(), course.style.STYLES, strict=False):
     walk_ax.plot(values, label=f"C = {C}", **(look | {"linewidth": 1.2, "markersize": 4}))
 walk_ax.axhline(0, color="black", linewidth=1)
-walk_ax.set(xlabel="ones so far", ylabel="answer to the key", xticks=range(0, 17, 4), ylim=(-1.1, 1.1))
+walk_ax.set(xlabel="ones so far", ylabel="answer to k", xticks=range(0, 17, 4), ylim=(-1.1, 1.1))
 walk_ax.set_title("η = 0.95, v = -k", fontweight="normal")
-walk_ax.legend(loc="upper center", ncols=4, fontsize=8, columnspacing=0.8, handlelength=1.6, bbox_to_anchor=(0.5, -0.25))
+walk_ax.legend(loc="upper left", fontsize=8, bbox_to_anchor=(1.0, 1.0), handlelength=1.6)
 for place, C in enumerate(measured):
     values = right(f"self-modifying, C = {C}", 20)
     score_ax.plot([place] * len(values), values, "o", color=course.style.COLOURS["blue"], fillstyle="none")
@@ -818,14 +860,15 @@ course.claim(
 )
 chunked = [f"self-modifying, C = {C}" for C in (2, 4, 8)]
 course.claim(
-    "trained with chunks of 2, 4 and 8, {a}, {b} and {c} of 5 seeds learn parity on the trained lengths",
-    all(counts[name] < counts[OWN] for name in chunked),
-    **dict(zip("abc", (counts[name] for name in chunked), strict=True)),
+    "trained with chunks of 1, 2, 4 and 8, {a}, {b}, {c} and {e} of 5 seeds learn the trained lengths",
+    counts[OWN] > counts[chunked[0]] > counts[chunked[1]] >= counts[chunked[2]] == 0,
+    **dict(zip("abce", (counts[name] for name in (OWN, *chunked)), strict=True)),
 )
 
 # %% [markdown]
-# This is the price of reading in parallel. The paper trains in chunks (a figure shows 16), and reports parity at 100 %; which
-# chunk size that run had is not said. A rate above 1 would bring negative factors back into the chunk.
+# So (11.6) says what gets harder, not that it is impossible: some seeds get through with chunks of 2 and 4. For $\eta$ below
+# 1, one 1 and two 1s in a chunk leave answers of different **size**, which the network after the memory may use; we have
+# not looked further. The paper reports parity at 100 % and does not say with which chunks.
 #
 # ## 10 · Is it the eigenvalue, in trained models?
 #
@@ -859,11 +902,12 @@ for name, look in zip(TURNERS, course.style.STYLES, strict=False):
     dots = {"marker": look["marker"], "color": look["color"], "linestyle": "none", "markersize": 7, "fillstyle": "none"}
     ax.plot(lowest[name], right(name, 160), label=name, **dots)
 ax.axvline(0, color="black", linewidth=1)
-ax.set(xlabel="most negative eigenvalue on a 1", ylabel="right at 160 bits", ylim=(0.45, 1.03), xlim=(-1.1, 1.1))
+ax.set(xlabel="most negative eigenvalue on a 1", ylabel="right at 160 bits", ylim=(0.45, 1.03), xlim=(-2.05, 1.1))
 ax.set_title("Who counts has a negative eigenvalue on a 1")
 ax.legend(loc="center right", fontsize=8)
 alt = "Most negative eigenvalue on a 1 and accuracy at 160 bits, five seeds. " + "; ".join(
-    f"{name}: " + ", ".join(f"{a:+.2f} {b:.2f}" for a, b in zip(lowest[name].tolist(), right(name, 160).tolist(), strict=True))
+    f"{name}: "
+    + ", ".join(f"{a:+.2f} {b:.2f}" for a, b in zip(lowest[name].tolist(), right(name, 160).tolist(), strict=True))
     for name in TURNERS
 )
 course.figure(fig, "eigenvalue-and-parity-in-trained-models", alt=alt + ".")
@@ -871,19 +915,25 @@ course.figure(fig, "eigenvalue-and-parity-in-trained-models", alt=alt + ".")
 # %% tags=["claim"]
 wins = {name: right(name, 160) > 0.9 for name in TURNERS}
 course.claim(
-    "all {n} runs that are right at more than 0.9 of 160 bits have a head whose eigenvalue on a 1 is below {a:.1f}; with rates "
+    "all {n} runs that are right at more than 0.9 of 160 bits have a head whose eigenvalue on a 1 is below {a}; with rates "
     "below 1 the delta rule has none below 0",
-    all((lowest[name][wins[name]] < -0.2).all() for name in TURNERS) and (lowest[BELOW[0]] > 0).all(),
+    all((lowest[name][wins[name]] < -0.4).all() for name in TURNERS) and (lowest[BELOW[0]] > 0).all(),
     n=sum(int(won.sum()) for won in wins.values()),
-    a=-0.2,
+    a=-0.4,
+)
+course.claim(
+    "only the memory rewritten: the runs that solve parity have {a}, those that fail {b}",
+    (lowest[ALONE][wins[ALONE]] < -1).all() and (lowest[ALONE][~wins[ALONE]] > 0).all(),
+    a=" and ".join(f"{value:+.2f}" for value in lowest[ALONE][wins[ALONE]].tolist()),
+    b=", ".join(f"{value:+.2f}" for value in lowest[ALONE][~wins[ALONE]].tolist()),
 )
 
 # %% [markdown]
-# Read it with care: where boxes are rewritten, the whole step is not linear in the old state, and the eigenvalue is only part
-# of the story.
+# Read it with care: where boxes are rewritten, the whole step is not linear in the old state. The eigenvalue is then only part
+# of the story, and its mean may even lie below -1.
 #
 # Does a trained model **use** its rewritten boxes? We let the model of section 8 rewrite its memory alone, without training
-# it again. And we look at its levels: a row for each period.
+# it again. And we print its levels, a row for each period.
 
 # %%
 from dataclasses import replace
@@ -920,7 +970,52 @@ course.claim(
 # adaptive, while some of its equations list it among the boxes, and its own ablation finds no gain in perplexity. So
 # `adaptive_q` is off by default.
 #
-# ## 11 · What we do not promise
+# ## 11 · Does it help elsewhere?
+#
+# Parity was made for turning signs. So now a stream in which the next symbol follows a rule that is drawn anew for each
+# stream: rule A, then B, then A again, 48 tokens each. A model must learn the rule while it reads. The record has three seeds, with
+# the same size, steps and rate for all.
+#
+# **Predict.** If a trained self-modifying model may rewrite its memory alone, how much worse does it get?
+
+# %%
+switching = load_sweep("rewriting_on_a_stream")
+nats = {  # (seeds, segments A B A, start or end)
+    (name, way): torch.tensor([row[way] for row in rows.values()], dtype=f64)
+    for name, rows in switching["results"].items()
+    for way in rows["0"]
+}
+guess = torch.log(torch.tensor(float(switching["model"]["symbols"])))
+print(f"nats a symbol, three seeds; who knows the rule pays {switching['best']:.2f}, who guesses {guess:.2f}")
+for key, values in nats.items():
+    ends = "  ".join(f"{start:.2f} -> {end:.2f}" for start, end in values.mean(0).tolist())
+    print(f"{', '.join(key):48} {ends}")
+
+# %% tags=["claim"]
+from nlcore.metrics import confidence_interval
+
+SELF = "self-modifying, C = 16"
+at_end = {key: values[:, :, 1].mean(1) for key, values in nats.items()}  # ends of the three segments
+price = confidence_interval(at_end[SELF, "only the memory rewritten"] - at_end[SELF, "as trained"])
+behind = at_end[SELF, "as trained"] - at_end["delta rule", "as trained"]
+course.claim(
+    "rewriting the memory alone changes the loss at the end of a segment by {a} nats: here the other boxes do nothing for it",
+    abs(price.mean) < 0.05,
+    a=price,
+)
+course.claim(
+    "with nothing rewritten it is {a:.2f}, as bad as guessing; and after these steps the delta rule is ahead with every seed, "
+    "by {b:.2f} to {c:.2f} nats",
+    abs(at_end[SELF, "nothing rewritten"].mean() - guess) < 0.1 and (behind > 0).all(),
+    a=at_end[SELF, "nothing rewritten"].mean(),
+    b=behind.min(),
+    c=behind.max(),
+)
+
+# %% [markdown]
+# So the memory learns in context. That it also rewrites **how** it learns bought nothing here.
+#
+# ## 12 · What we do not promise
 #
 # Parity needs one number that turns. Other tasks need more. Take **mod 3**, the sum of digits 0, 1, 2 so far: a step must
 # come back to itself after three 1s, and not before.
@@ -957,7 +1052,7 @@ course.claim(
 # * You wrote a step in which every box makes its own target (exercise 1), and saw five boxes become one matrix.
 # * You read equations 79 to 93 with their misprints corrected (exercise 2), and saw what each sign and index would do.
 # * You computed the eigenvalue of a step, and the rate at which it turns negative (exercises 3 and 4).
-# * You trained memories on parity and held their eigenvalues beside their accuracy.
+# * You held the eigenvalues of trained models beside their accuracy on parity, and asked whether rewriting helps elsewhere.
 #
 # | | turns a sign by | with rates below 1? | in long chunks? |
 # |---|---|---|---|
@@ -969,7 +1064,7 @@ course.claim(
 # ## What this does not show
 #
 # * That self-modification is better than the delta rule with rates up to 2, which is simpler, faster and does not depend on
-#   chunks. Nothing here shows that. Notebook 12 asks the same on a stream whose rule switches.
+#   chunks. Nothing here shows that. Notebook 12 asks again, in a larger model.
 # * All models here share one learning rate and one recipe and are tiny; only the steps were made equal, not the time. A
 #   memory that failed in so few steps may learn with more.
 # * The boxes are matrices. The paper's are networks with two layers; `boxes="mlp"` builds them, but they are not trained here.

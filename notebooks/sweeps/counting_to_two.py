@@ -35,7 +35,7 @@ NAME, SEEDS = "counting_to_two", 5
 
 
 def measure(name: str, seed: int) -> dict[str, Any]:
-    """Train one model and return its accuracies, its loss at the end, and the eigenvalues of a 0 and a 1 (each head)."""
+    """Train one model; return its accuracies, its loss at the end, and the eigenvalues of a 0 and a 1 in each head."""
     torch.set_num_threads(1)
     model, losses = learn_to_count(name, seed)
     row: dict[str, Any] = {"accuracy": {str(T): round(counts_right(model, T), 4) for T in TESTED}}

@@ -188,7 +188,9 @@ def test_the_eigenvalue_of_a_step(seed: int, retain: float) -> None:
     assert found.imag.abs().max() < 1e-7
     expected = torch.tensor([*[retain] * (D - 1), retain - lr * (1 - (k @ v).item())], dtype=F64).sort().values
     torch.testing.assert_close(found.real.sort().values, expected, rtol=1e-7, atol=1e-7)
-    torch.testing.assert_close(transition_eigenvalue(k, v, lr, retain), retain - lr * (1 - k @ v), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(
+        transition_eigenvalue(k, v, lr, retain), retain - lr * (1 - k @ v), rtol=1e-12, atol=1e-13
+    )
     S = normal(seed + 40, 3, D)
     torch.testing.assert_close(
         (S @ step) @ (k - v), transition_eigenvalue(k, v, lr, retain) * (S @ (k - v)), rtol=1e-10, atol=1e-12
@@ -196,7 +198,9 @@ def test_the_eigenvalue_of_a_step(seed: int, retain: float) -> None:
 
 
 @pytest.mark.equation("11.5")
-@pytest.mark.parametrize(("lr", "beta", "alpha"), [(0.9, 0.9, 1.0), (0.3, 0.5, 0.95), (1.0, 0.2, 0.9), (0.01, 0.9, 1.0)])
+@pytest.mark.parametrize(
+    ("lr", "beta", "alpha"), [(0.9, 0.9, 1.0), (0.3, 0.5, 0.95), (1.0, 0.2, 0.9), (0.01, 0.9, 1.0)]
+)
 def test_memory_and_momentum_along_a_key(lr: float, beta: float, alpha: float) -> None:
     k, T = unit(1), 12
     keys, nothing = k.expand(1, 1, T, D), torch.zeros(1, 1, T, 1, dtype=F64)

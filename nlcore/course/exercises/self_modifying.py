@@ -64,7 +64,7 @@ REWRITE_BOXES = Exercise(
         ),
         Mistake(
             lambda S, k, v, lr, retain: retain * S - lr * torch.outer(S @ v + S @ k, k),
-            "The sign of the target is wrong: this is (NL 92) as it is printed. Its memories go towards minus the target.",
+            "The sign of the target is wrong: this is (NL 92) as printed. Its memories go towards minus the target.",
         ),
         Mistake(
             lambda S, k, v, lr, retain: retain * S + lr * torch.outer(S @ v - 2 * (S @ k), k),
@@ -104,7 +104,7 @@ ANCHOR_TOKEN = Exercise(
     mistakes=(
         Mistake(
             lambda t, chunk: chunk * -(-t // chunk),
-            "This is the printed index C * ceil(t / C): the end of the token's own chunk. That state does not exist yet.",
+            "This is the printed index, the end of the token's own chunk. That state does not exist yet.",
         ),
         Mistake(
             lambda t, chunk: chunk * (t // chunk),
