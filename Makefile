@@ -41,7 +41,7 @@ notebooks: $(TEST)
 	$(BIN)/python notebooks/build.py build
 
 bench: $(TEST)
-	@set -e; for benchmark in tests/benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+	@set -e; for benchmark in tests/benchmarks/bench_*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 
 pins: $(TEST)
 	$(BIN)/python -m pip list --format=freeze --exclude pip --exclude nlcore > constraints.new

@@ -93,6 +93,11 @@ def test_a_stream_cut_anywhere_equals_the_whole(name: str, kind: str, size: int 
 def test_padding_changes_nothing(name: str, size: int | None) -> None:
     settings = gates(name, "tensors")
     y, state = FUNCTIONS[name](*tokens(), **settings, lengths=torch.tensor([37, 11]), chunk_size=size)
+    spoiled = [x.clone() for x in tokens()]
+    for x in spoiled:
+        x[1, :, 11:] = torch.nan
+    y_nan, state_nan = FUNCTIONS[name](*spoiled, **settings, lengths=torch.tensor([37, 11]), chunk_size=size)
+    assert torch.equal(y, y_nan) and torch.equal(state.M, state_nan.M)
     alone = {gate: value[1:, :, :11] for gate, value in settings.items()}
     y_1, state_1 = FUNCTIONS[name](*(x[1:, :, :11] for x in tokens()), **alone, chunk_size=size)
     assert torch.allclose(y[1:, :, :11], y_1, atol=1e-12) and not y[1:, :, 11:].any()

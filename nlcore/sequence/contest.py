@@ -1,4 +1,4 @@
-"""The contest of token memories: the same small model around each memory, on recall, parity, needles and a stream.
+"""The contest of token memories: the same small model around each memory, on recall, needles and a stream.
 
 Everything but the memory is held fixed: embedding, blocks with a feed-forward network, the number of steps, the recipe
 of training. Each family of models has the same grid of learning rates, and its choice is made on a tuning seed, by the
@@ -25,23 +25,16 @@ from nlcore.sequence.fitting import Draw, fit_tokens, nats_by_position, token_ac
 from nlcore.sequence.model import TokenModel
 from nlcore.sequence.named import MIXERS
 from nlcore.sequence.self_modifying import SelfModifyingTitans
-from nlcore.tasks import formal, passkey, recall, switching
-from nlcore.tasks.formal import formal_language
+from nlcore.tasks import passkey, recall, switching
 
-RATES = (3e-3, 5e-3, 1e-2, 2e-2)
+RATES = (3e-3, 1e-2, 2e-2)
 LIKE = {"softmax_nope": "softmax", "window": "softmax", "delta2": "delta", "gated_delta": "delta"}
-PARITY_LIKE = {"softmax_nope": "softmax"} | dict.fromkeys(
-    ("self_modifying_2", "self_modifying_4", "self_modifying_8", "self_modifying_l2_1", "memory_only_1"),
-    "self_modifying_1",
-)
 TUNING_SEED, TUNED_ON, TESTED_ON = 1000, 2000, 3000  # training; sequences that choose the rate; reported sequences
 
-BATCH, WORDS = 32, 64  # sequences a step; words a step for parity
+BATCH = 32  # sequences a step
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     **MIXERS,
-    **{f"self_modifying_{C}": partial(SelfModifyingTitans, memory_chunk=C) for C in (1, 2, 4, 8, 16)},
-    "self_modifying_l2_1": partial(SelfModifyingTitans, memory_chunk=1, rule="dgd_l2"),
-    "memory_only_1": partial(SelfModifyingTitans, memory_chunk=1, rewrite=("memory",)),
+    "self_modifying_16": partial(SelfModifyingTitans, memory_chunk=16),
 }
 
 
@@ -52,8 +45,7 @@ class TokenTask:
     Args     draw: a batch for training. tests: what is reported, by name. models: keys of LAYERS. live: those whose
              trained weights are kept. symbols: of the task. dim, heads, layers: of the model. steps: of training.
              tuning_steps: of training when rates are chosen. like: model -> the one whose rate it takes, if it is not
-             tuned itself. seeds: how many are reported. dtype: of the weights. last: also count the last so many
-             positions alone.
+             tuned itself. seeds: how many are reported. dtype: of the weights.
     """
 
     draw: Draw
@@ -69,7 +61,6 @@ class TokenTask:
     layers: int = 1
     seeds: int = 3
     dtype: torch.dtype = torch.float32
-    last: int | None = None
 
 
 def _recall(overwrite: bool, **others: Any) -> TokenTask:
@@ -80,23 +71,8 @@ def _recall(overwrite: bool, **others: Any) -> TokenTask:
     )
 
 
-RECALLERS = ("softmax", "softmax_nope", "linear", "delta", "delta2", "titans", "self_modifying_16", "gru")
+RECALLERS = ("softmax", "softmax_nope", "linear", "delta", "titans", "self_modifying_16", "gru")
 TASKS: dict[str, TokenTask] = {
-    "parity": TokenTask(
-        partial(formal_language, "parity", WORDS),
-        {str(T): partial(formal_language, "parity", 256, lengths=(T, T)) for T in (40, 80, 160, 320)},
-        ("softmax", "softmax_nope", "linear", "delta", "delta2", "titans", "self_modifying_1", "self_modifying_2")
-        + ("self_modifying_4", "self_modifying_8", "self_modifying_l2_1", "memory_only_1", "gru"),
-        ("delta", "delta2", "titans", "self_modifying_1", "memory_only_1"),
-        symbols=formal.SYMBOLS["parity"],
-        dim=32,
-        steps=300,
-        tuning_steps=300,
-        like=PARITY_LIKE,
-        seeds=5,
-        dtype=torch.float64,
-        last=20,
-    ),
     "recall": _recall(False, dim=32, models=RECALLERS, live=("linear", "delta")),
     "recall_overwritten": _recall(True, dim=64, models=RECALLERS, live=("softmax", "linear", "delta", "titans")),
     "stream": TokenTask(
@@ -186,11 +162,7 @@ def measure(task: str, model: TokenModel) -> dict[str, Any]:
             with closed(model) as found:
                 row |= {words: _rounded(nats_by_position(model, batch))} if found else {}
         return row
-    row = {"accuracy": {label: round(token_accuracy(model, batch), 4) for label, batch in drawn.items()}}
-    if one.last is not None:
-        late = {label: round(token_accuracy(model, batch, one.last), 4) for label, batch in drawn.items()}
-        row[f"last {one.last}"] = late
-    return row
+    return {"accuracy": {label: round(token_accuracy(model, batch), 4) for label, batch in drawn.items()}}
 
 
 def find(task: str, name: str) -> TokenTask:

@@ -38,7 +38,7 @@ class Stream(NamedTuple):
 
     def finish(self, y: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
         """Return the answers, 0 for padding, in the dtype of the input, and the state."""
-        y = y if self.live is None else y * self.live.unsqueeze(-1)
+        y = y if self.live is None else torch.where(self.live.unsqueeze(-1) > 0, y, 0.0)
         return y.to(self.dtype), state
 
 
@@ -67,6 +67,9 @@ def begin(
     dtype = precise(q.dtype)
     tokens = q.to(dtype), k.to(dtype), v.to(dtype)
     live = live_tokens(lengths, tokens[1])
+    if live is not None:  # whatever stands in the padding, even NaN, must not be read
+        q, k, v = (torch.where(live.unsqueeze(-1) > 0, x, 0.0) for x in tokens)
+        tokens = q, k, v
     if state is None:
         state = MemoryState(tokens[0].new_zeros(shape))
     if "momentum" in gates and state.Z is None:

@@ -47,6 +47,7 @@ def titans_memory(
              each at the memory as it is (exact), larger is the mini-batch of TTT and of the Titans paper: cheaper, and
              unstable once the writes of one key within a period sum to more than 2 errors. lr_bound: for C > 1 each lr
              is at most lr_bound (1 - beta) / (C |k|^2), so that they sum to at most lr_bound; None takes lr as it is.
+             Padding takes its place in a period, though it writes nothing.
              chunk_size: None is the plain loop; otherwise tokens at once, `gradient_period` of them if that is above 1.
              The rest as for `linear_attention`.
     Returns  as for `linear_attention`.

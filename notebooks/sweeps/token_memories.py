@@ -1,18 +1,17 @@
-"""Every memory of tokens on recall, parity, needles and a stream that switches; and the weights notebooks show live.
+"""Every memory of tokens on recall, needles and a stream that switches; and the weights notebooks show live.
 
 Writes nlcore/data/sweeps/token_memories.json and nlcore/data/checkpoints/*.pt:
 
     python notebooks/sweeps/token_memories.py
 
-Takes about 100 CPU minutes with OMP_NUM_THREADS=1; `--workers 2` runs two models side by side. Each finished model is
+Takes about 70 CPU minutes with OMP_NUM_THREADS=1; `--workers 2` runs two models side by side. Each finished model is
 stored at once: an interrupted run goes on where it stopped, and finished models are not trained again. Parts:
 
-    python notebooks/sweeps/token_memories.py --task parity --model delta2 --seed 0
+    python notebooks/sweeps/token_memories.py --task recall --model delta --seed 0
 
 Each family of models has the same grid of learning rates in each task; the loss on sequences of its own, after training
-with a tuning seed, decides. The results come from other seeds and other sequences. Parity is computed in float64, so
-that another processor finds the same weights, and a test trains one model again. Checkpoints are always those of seed
-0, never the best.
+with a tuning seed, decides. The results come from other seeds and other sequences. A test trains one model again.
+Checkpoints are always those of seed 0, never the best.
 """
 
 from __future__ import annotations
