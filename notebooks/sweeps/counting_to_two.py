@@ -54,8 +54,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     workers = parser.parse_args().workers
     about: dict[str, Any] = {
-        "command": f"OMP_NUM_THREADS=1 python notebooks/sweeps/{NAME}.py",
+        "command": f"python notebooks/sweeps/{NAME}.py",
         "torch": torch.__version__.split("+")[0],
+        "seeds": list(range(SEEDS)),
         "words": {"bits": list(LENGTHS), "in a batch": WORDS},
         "model": {"dim": DIM, "heads": HEADS, "steps": STEPS, "rate": RATE},
     }

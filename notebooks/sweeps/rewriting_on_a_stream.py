@@ -78,8 +78,9 @@ def main() -> None:
             results[name][str(seed)] = done.result()
             print(name, seed, done.result(), flush=True)
     record = {
-        "command": f"OMP_NUM_THREADS=1 python notebooks/sweeps/{NAME}.py",
+        "command": f"python notebooks/sweeps/{NAME}.py",
         "torch": torch.__version__.split("+")[0],
+        "seeds": list(range(SEEDS)),
         "model": {"dim": DIM, "heads": HEADS, "steps": STEPS, "rate": RATE, "symbols": SYMBOLS},
         "segments": [list(segment) for segment in ABA],
         "best": round(best_loss(SYMBOLS), 3),
