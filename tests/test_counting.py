@@ -1,6 +1,7 @@
 """The small models of notebook 11 that learn parity, and the eigenvalues that are read from them."""
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,12 @@ OWN = "self-modifying, C = 1"
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No progress bars, and the number of threads as it was."""
     monkeypatch.setenv("NLCORE_PROGRESS", "0")
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", COUNTERS)
@@ -156,7 +161,6 @@ def test_the_stream_record_is_complete_and_a_row_comes_out_again() -> None:
     for name, rows in record["results"].items():
         assert list(rows) == ["0", "1", "2"]
         assert all(len(row) == (3 if name == sweep.OWN else 1) for row in rows.values())
-    torch.set_num_threads(1)
     again = torch.tensor(sweep.measure("delta rule", 0)["as trained"])
     stored = torch.tensor(record["results"]["delta rule"]["0"]["as trained"])
     torch.testing.assert_close(again, stored, rtol=0, atol=0.1)
