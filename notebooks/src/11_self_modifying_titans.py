@@ -387,7 +387,7 @@ from nlcore.sequence.self_modifying import Boxes, Rules, self_modifying_memory
 from nlcore.sequence.self_modifying import boxes as box_room
 from nlcore.sequence.self_modifying import loop as loop_room
 
-course.show(box_room.generate, box_room.targets, loop_room.token_loop, loop_room._write)
+course.show(self_modifying_memory, box_room.generate, box_room.targets, loop_room.token_loop, loop_room._write)
 
 tokens, queries = normal(2, 1, 64, d), normal(2, 1, 64, d)  # (streams, heads, T, d)
 queries = queries / queries.norm(dim=-1, keepdim=True)
@@ -670,7 +670,7 @@ course.claim(
 from nlcore.sequence.counting import bit_eigenvalues, counter, counts_right, learn_to_count, words
 from nlcore.sequence.fitting import fit_tokens
 
-course.show(counter, words, learn_to_count, fit_tokens)
+course.show(counter, words, learn_to_count, fit_tokens, counts_right)
 BELOW = ("delta rule, rate below 1", "delta rule, rate below 2")
 trained = {name: learn_to_count(name) for name in BELOW}  # a name -> the model and its losses
 shown = {name: counts_right(model, 160) for name, (model, _) in trained.items()}
