@@ -910,7 +910,7 @@ for name, look in zip(TURNERS, course.style.STYLES, strict=False):
 ax.axvline(0, color="black", linewidth=1)
 ax.set(xlabel="most negative eigenvalue on a 1", ylabel="right at 160 bits", ylim=(0.45, 1.03), xlim=(-2.05, 1.1))
 ax.set_title("Who counts has a negative eigenvalue on a 1")
-ax.legend(loc="upper right", fontsize=8)
+ax.legend(loc="lower left", fontsize=8)
 alt = "Most negative eigenvalue on a 1 and accuracy at 160 bits, five seeds. " + "; ".join(
     f"{name}: "
     + ", ".join(f"{a:+.2f} {b:.2f}" for a, b in zip(lowest[name].tolist(), right(name, 160).tolist(), strict=True))
