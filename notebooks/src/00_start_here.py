@@ -25,7 +25,8 @@
 # notebooks use it. Now let the doctor look at your set-up: each line with ✓ is fine, a line with ✗ says what to do.
 
 # %%
-course.doctor()
+course.doctor();
+
 # %% [markdown]
 # ## 1 · What is this course about?
 #
@@ -151,7 +152,6 @@ course.claim(
 # Steps are counted from 1. A level with period $C$ collects what it sees and moves at the steps $C, 2C, 3C, \dots$ Write
 # a function that says whether it moves at this step.
 
-
 # %% tags=["exercise"]
 def moves_now(step, period):
     """Return True if a level with this period moves at this step."""
@@ -220,7 +220,6 @@ course.show(learn_together)
 #
 # Write equation (00.3): `state` is $s$, `errors` is the list of the errors of one period, so $C$ is its length. Return
 # the new state.
-
 
 # %% tags=["exercise"]
 def level_step(state, errors, lr, decay):
@@ -370,7 +369,6 @@ for ax in axes:
 
 # %% [markdown]
 # The cell above drew the empty picture once. This one says what changes when a slider moves.
-
 
 # %%
 def redraw(period_ratio, lr_ratio, lr_fastest):

@@ -9,6 +9,7 @@ from nlcore.course.claims import wrapped
 from nlcore.course.exercises import (
     adam,
     amnesia,
+    attention,
     continuum,
     descent,
     gradients,
@@ -17,12 +18,26 @@ from nlcore.course.exercises import (
     momentum,
     nests,
     self_modifying,
+    titans,
 )
 from nlcore.course.exercises.framework import Exercise, Mistake, Stage, Verdict, judge
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
-    for module in (levels, amnesia, descent, momentum, adam, gradients, nests, keeping, continuum, self_modifying)
+    for module in (
+        levels,
+        amnesia,
+        descent,
+        momentum,
+        adam,
+        gradients,
+        nests,
+        keeping,
+        continuum,
+        attention,
+        titans,
+        self_modifying,
+    )
     for exercise in module.EXERCISES
 }
 
