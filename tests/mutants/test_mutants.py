@@ -404,6 +404,41 @@ MUTANTS = (
         "_outer(v, k), lr",
         "NL 67",
     ),
+    Mutant(
+        "the eigenvalue of a self-modifying step has the value with the wrong sign",
+        "sequence/self_modifying/boxes.py",
+        "return retain - lr * (k * (k - v)).sum(-1)",
+        "return retain - lr * (k * (k + v)).sum(-1)",
+        "11.4",
+    ),
+    Mutant(
+        "a chunk of a self-modifying memory opens one token late",
+        "sequence/self_modifying/loop.py",
+        "if t % rules.chunk_of(name) == 0):",
+        "if t % rules.chunk_of(name) == 1 % rules.chunk_of(name)):",
+        "NL 90",
+    ),
+    Mutant(
+        "the literal step does not look at what is stored",
+        "sequence/self_modifying/loop.py",
+        'value = target[name] - read(anchor[name], made.k) if rules.rule == "dgd_l2" else target[name]',
+        "value = target[name]",
+        "NL 90",
+    ),
+    Mutant(
+        "every box gets the value itself as its target, and not its own answer",
+        "sequence/self_modifying/boxes.py",
+        "    found = v @ S.mT\n",
+        "    found = torch.nn.functional.pad(v, (S.shape[-2] - v.shape[-1], 0))\n",
+        "NL 84",
+    ),
+    Mutant(
+        "the momentum of an eigenvalue forgets the retention",
+        "sequence/counting.py",
+        "under = half**2 - alpha * beta",
+        "under = half**2 - beta",
+        "11.5",
+    ),
 )
 
 

@@ -17,13 +17,27 @@ from nlcore.course.exercises import (
     levels,
     momentum,
     nests,
+    self_modifying,
     titans,
 )
 from nlcore.course.exercises.framework import Exercise, Mistake, Stage, Verdict, judge
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
-    for module in (levels, amnesia, descent, momentum, adam, gradients, nests, keeping, continuum, attention, titans)
+    for module in (
+        levels,
+        amnesia,
+        descent,
+        momentum,
+        adam,
+        gradients,
+        nests,
+        keeping,
+        continuum,
+        attention,
+        titans,
+        self_modifying,
+    )
     for exercise in module.EXERCISES
 }
 
