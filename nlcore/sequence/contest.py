@@ -71,9 +71,10 @@ def _recall(overwrite: bool, **others: Any) -> TokenTask:
     )
 
 
-RECALLERS = ("softmax", "softmax_nope", "linear", "delta", "titans", "self_modifying_16", "gru")
+ADDERS = ("softmax", "softmax_nope", "linear", "delta", "titans", "gru")
+RECALLERS = (*ADDERS, "self_modifying_16")
 TASKS: dict[str, TokenTask] = {
-    "recall": _recall(False, dim=32, models=RECALLERS, live=("linear", "delta")),
+    "recall": _recall(False, dim=32, models=ADDERS, live=("linear", "delta")),
     "recall_overwritten": _recall(True, dim=64, models=RECALLERS, live=("softmax", "linear", "delta", "titans")),
     "stream": TokenTask(
         partial(switching.one_switch, BATCH),
@@ -88,7 +89,7 @@ TASKS: dict[str, TokenTask] = {
     "passkey": TokenTask(
         partial(passkey.passkey, BATCH),
         {str(T): partial(passkey.passkey, 64, lengths=(T,)) for T in (64, 128, 256, 512, 1024, 2048)},
-        ("softmax", "softmax_nope", "window", "delta", "gated_delta", "titans", "self_modifying_16", "gru"),
+        ("softmax", "softmax_nope", "window", "delta", "gated_delta", "titans", "gru"),
         ("softmax", "softmax_nope", "delta"),
         symbols=passkey.SYMBOLS,
         dim=64,
