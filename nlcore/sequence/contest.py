@@ -71,11 +71,12 @@ def _recall(overwrite: bool, **others: Any) -> TokenTask:
     )
 
 
-ADDERS = ("softmax", "softmax_nope", "linear", "delta", "titans", "gru")
-RECALLERS = (*ADDERS, "self_modifying_16")
+RECALLERS = ("softmax", "softmax_nope", "linear", "delta", "titans", "gru")
 TASKS: dict[str, TokenTask] = {
-    "recall": _recall(False, dim=32, models=ADDERS, live=("linear", "delta")),
-    "recall_overwritten": _recall(True, dim=64, models=RECALLERS, live=("softmax", "linear", "delta", "titans")),
+    "recall": _recall(False, dim=32, models=RECALLERS, live=("linear", "delta")),
+    "recall_overwritten": _recall(
+        True, dim=64, models=(*RECALLERS, "self_modifying_16"), live=("softmax", "linear", "delta", "titans")
+    ),
     "stream": TokenTask(
         partial(switching.one_switch, BATCH),
         {"A | B | A": partial(switching.switching, 256)},

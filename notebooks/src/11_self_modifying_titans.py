@@ -764,6 +764,13 @@ course.claim(
     all((right(name, 160) < 0.6).all() and counts[name] == 0 for name in STUCK),
     a=max(right(name, 160).max() for name in STUCK),
 )
+tried = [score for rates in record["other rates"].values() for score in rates.values()]
+course.claim(
+    "nor is it the learning rate: at a quarter, a half and twice of it each of them, and Titans, is right at {a:.2f} of 20 bits at "
+    "most (one seed a rate)",
+    set(record["other rates"]) == {*STUCK, "Titans"} and len(tried) == 15 and max(tried) < 0.65,
+    a=max(tried),
+)
 course.claim(
     "rates below 1, chunks of one token: self-modification learns the trained lengths with {a} of 5 seeds, "
     "and is right at {b:.2f} of 160 bits (mean); the delta rule with rates below 2: {c} and {e:.2f}; the GRU {f} and {g:.2f}",
