@@ -161,10 +161,7 @@ def self_modifying(name: str, memory: int, projections: int, **settings: Any) ->
         padding_counts=max(memory, projections) > 1,
         watch=watch if not settings.get("adaptive_q") else None,
         periods={"memory": memory, "lr retain k v": projections} if not settings.get("adaptive_q") else {},
-        limits={
-            **({} if settings.get("token_by_token") else {"compiled": "groupby"}),  # which torch.compile does not trace
-            **({"huge": "not finite"} if settings.get("rule") == "dgd_l2" else {}),  # as printed: nothing is bounded
-        },
+        limits={"huge": "not finite"} if settings.get("rule") == "dgd_l2" else {},  # as printed: nothing is bounded
     )
 
 
