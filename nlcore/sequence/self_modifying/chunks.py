@@ -96,7 +96,7 @@ def _segment(
     for rows, slow in rules.groups(width, boxes.rate is not None):
         part = left.scaled(boxes.rate) if slow and boxes.rate is not None else left
         values = None if value is None else value[..., rows]
-        end, errors = write(begin.rows(rows), made.k, values, right[..., rows], part)
+        end, errors = write(begin.rows(rows), made.k, values, right[..., rows], part, rules.rule != "hebbian")
         ends.append((rows, end))
     if "memory" not in rules.written:  # then it does not fade either
         errors, value, left = torch.zeros_like(x), None, Kept(None, left.errors)
@@ -112,6 +112,9 @@ def _right_side(
 ) -> tuple[Tensor | None, Tensor]:
     """Return the values that go through the momentum (G, n, R), None without, and what the errors are solved from."""
     k, v, literal = made.k, made.v, rules.rule == "dgd_l2"
+    if rules.rule == "hebbian":
+        value = targets(v, anchor, rules)
+        return (None, value) if begin.Z is None else (value, torch.zeros_like(value))
     if anchor is begin.S and rules.target_bound is None and begin.Z is None:  # one product with S for v and k together
         both = v - k if literal else v
         own = pad(v, (anchor.shape[-2] - v.shape[-1], 0)) if rules.own_value else None

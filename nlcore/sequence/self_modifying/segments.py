@@ -113,19 +113,24 @@ def answer_before(begin: Piece, k: Tensor, left: Kept) -> Tensor:
     return answer + (left.Z[..., :-1, :] * k) @ begin.Z.mT
 
 
-def write(begin: Piece, k: Tensor, value: Tensor | None, right: Tensor, left: Kept) -> tuple[Piece, Tensor]:
+def write(
+    begin: Piece, k: Tensor, value: Tensor | None, right: Tensor, left: Kept, corrects: bool = True
+) -> tuple[Piece, Tensor]:
     """Write a segment.
 
     Args     begin: the rows to be written. k: (..., n, d). value: (..., n, r), what goes through the momentum; None
-             without momentum. right: (..., n, r), what the errors are solved from. left: from `kept`.
+             without momentum. right: (..., n, r), what the errors are solved from. left: from `kept`. corrects: whether
+             a write looks at what is stored; otherwise the errors are `right` itself.
     Returns  the rows after it, and the errors U (..., n, r).
     """
     match = k @ k.mT if k.shape[-2] > 1 else torch.zeros_like(left.errors[..., :-1, :])
     if value is None or left.values is None:
-        errors = _solve(left.errors, match, right)
+        errors = _solve(left.errors, match, right) if corrects else right
         return Piece(state_after(begin, k, left.errors[..., -1, :, None] * errors, left), begin.origin), errors
     assert begin.Z is not None and left.Z is not None and left.Z_Z is not None and left.Z_values is not None
-    errors = _solve(left.errors, match, right - (match * left.values[..., :-1, :]) @ value)
+    errors = right
+    if corrects:
+        errors = _solve(left.errors, match, right - (match * left.values[..., :-1, :]) @ value)
     added = left.errors[..., -1, :, None] * errors + left.values[..., -1, :, None] * value
     S = state_after(begin, k, added, left) + left.Z[..., -1:, :] * begin.Z
     Z = left.Z_Z * begin.Z + (left.Z_values[..., None] * value).mT @ k
