@@ -73,12 +73,12 @@ def take_step(
 ) -> float:
     """Take one step on a batch and return its loss in nats, before the update.
 
-    Args     model: as in `ReadsTokens`. optimizer: of its weights. batch: on the device of the model. lr: of this step.
-             step: its number, for the error. clip: longest gradient.
+    Args     model: as in `ReadsTokens`. optimizer: of its weights; a group may have its "lr_factor". batch: on the
+             device of the model. lr: of this step. step: its number, for the error. clip: longest gradient.
     Raises   FloatingPointError, before anything is changed, if the loss is not finite.
     """
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
     loss = token_loss(model, batch)
     nats = loss.item()
     if not math.isfinite(nats):
