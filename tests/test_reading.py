@@ -74,6 +74,17 @@ def test_bits_by_position_are_means_over_streams_that_begin_anew() -> None:
         bits_by_position(one, TOKENS, 41)
 
 
+def test_levels_can_be_held_while_a_stream_is_read() -> None:
+    one = model("hope")
+    with torch.no_grad():
+        logits = one(TOKENS[None, :-1], frozen=("all",))[0][0]
+    held = cross_entropy(logits, TOKENS[1:], reduction="none") / math.log(2)
+    torch.testing.assert_close(read_stream(one, TOKENS, piece=7, frozen=("all",)).bits, held, rtol=0, atol=1e-9)
+    torch.testing.assert_close(bits_by_position(one, TOKENS, 40, piece=7, frozen=("all",)), held, rtol=0, atol=1e-9)
+    torch.testing.assert_close(dynamic_evaluation(one, TOKENS, 0.0, frozen="all").bits, held, rtol=0, atol=1e-9)
+    assert not torch.allclose(held, plain(one, TOKENS))
+
+
 # ---- learning at test time
 
 

@@ -250,6 +250,9 @@ def test_a_run_needs_a_rate_and_a_file_to_save_to(tmp_path: Path) -> None:
         run(None, lr=0)
     with pytest.raises(ValueError, match="this run has no file"):
         run(None).save()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot be saved to .*file.a.pt .*; try another file, in a folder of yours"):
+        run(tmp_path / "file" / "a.pt").train(1)
     one = run(None)
     one.extra["words"] = {"list": [1, 2.5, "three", None], "tensor": torch.arange(3)}
     assert run(one.save(tmp_path / "deep" / "a.pt")).extra["words"]["list"] == [1, 2.5, "three", None]

@@ -61,20 +61,27 @@ class Dynamic(NamedTuple):
 
 
 def read_stream(
-    model: nn.Module, tokens: Tensor, *, piece: int = 256, context: int | None = None, state: Any = None
+    model: nn.Module,
+    tokens: Tensor,
+    *,
+    piece: int = 256,
+    context: int | None = None,
+    state: Any = None,
+    **reading: Any,
 ) -> Reading:
     """Read one long stream without changing a weight; what a model learns on the way is in its state.
 
     Args     model: any model of tokens. tokens: (N,), on its device. piece: tokens read at once, which does not change
              the result if the state is carried. context: see above. state: carried on from the stream before, with
-             `tokens` beginning at its last token, which the state has not seen yet.
+             `tokens` beginning at its last token, which the state has not seen yet. reading: other arguments of the
+             model, such as frozen=("cms",).
     Raises   ValueError for tokens of another shape, fewer than 2 of them, or a state together with a context.
     """
     cuts = _cuts(tokens, piece, context, state)
     bits = []
     with _evaluating(model), torch.no_grad():
         for begin, end in _with_bar(cuts):
-            price, state = _read_piece(model, tokens, begin, end, context, state)
+            price, state = _read_piece(model, tokens, begin, end, context, state, reading)
             bits.append(price.double())
     return Reading(torch.cat(bits), state)
 
@@ -88,6 +95,7 @@ def dynamic_evaluation(
     context: int | None = None,
     decay: float = 0.0,
     optimizer: MakeOptimizer = torch.optim.SGD,
+    **reading: Any,
 ) -> Reading:
     """Read a stream and let all weights learn from each piece once it was predicted; a copy learns, not the model.
 
@@ -95,7 +103,8 @@ def dynamic_evaluation(
 
     Args     model, tokens, context: as for `read_stream`; give a Transformer a context that fits its trained length.
              lr: of a step; 0 does not learn. piece: tokens between two steps. decay: how far, in [0, 1], each step
-             pulls the weights back to the trained ones. optimizer: makes the optimizer from weights and lr.
+             pulls the weights back to the trained ones. optimizer: makes the optimizer from weights and lr. reading:
+             other arguments of the model.
     Returns  the Reading; its bits are infinite from where learning diverged.
     Raises   ValueError as `read_stream`, for a negative rate, or a decay outside [0, 1].
     """
@@ -108,7 +117,7 @@ def dynamic_evaluation(
     bits, state = tokens.new_full((len(tokens) - 1,), math.inf, dtype=torch.float64), None
     with _evaluating(pupil), torch.enable_grad():
         for begin, end in _with_bar(cuts):
-            price, state = _read_piece(pupil, tokens, begin, end, context, state)
+            price, state = _read_piece(pupil, tokens, begin, end, context, state, reading)
             if not bool(price.isfinite().all()):
                 return Reading(bits)
             bits[begin:end], state = price.detach().double(), detach(state)
@@ -138,12 +147,14 @@ def tuned_dynamic_evaluation(
     return Dynamic(best, means, bits, best in (tried[1], tried[-1]))
 
 
-def bits_by_position(model: nn.Module, tokens: Tensor, length: int, *, rows: int = 16, piece: int = 256) -> Tensor:
+def bits_by_position(
+    model: nn.Module, tokens: Tensor, length: int, *, rows: int = 16, piece: int = 256, **reading: Any
+) -> Tensor:
     """Return the mean bits at each position of streams that all begin anew: within the trained length and beyond it.
 
     Args     model: any model of tokens. tokens: (N,), a text that was kept apart. length: T, of each stream; as many
              as fit are cut from the text one after the other. rows: streams read at once. piece: tokens read at once;
-             the state is carried between pieces.
+             the state is carried between pieces. reading: other arguments of the model.
     Returns  (T,), float64; at position t the model has read t + 1 tokens.
     Raises   ValueError if not one stream of T + 1 tokens fits.
     """
@@ -158,7 +169,7 @@ def bits_by_position(model: nn.Module, tokens: Tensor, length: int, *, rows: int
             state, block = None, slice(first, first + rows)
             for begin in range(0, length, check_count("piece", piece)):
                 part = slice(begin, min(begin + piece, length))
-                logits, state = model(inputs[block, part], state)
+                logits, state = model(inputs[block, part], state, **reading)
                 total[part] += _bits(logits, targets[block, part]).double().sum(0)
     return total / count
 
@@ -178,11 +189,11 @@ def by_stretch(bits: Tensor, stretch: int, begins: Tensor | None = None) -> Tens
 
 
 def _read_piece(
-    model: nn.Module, tokens: Tensor, begin: int, end: int, context: int | None, state: Any
+    model: nn.Module, tokens: Tensor, begin: int, end: int, context: int | None, state: Any, reading: dict[str, Any]
 ) -> tuple[Tensor, Any]:
     """Return the bits of tokens begin + 1 .. end, (end - begin,), and the state after token end - 1."""
     first = begin if context is None else max(0, begin - context)
-    logits, state = model(tokens[None, first:end], state)
+    logits, state = model(tokens[None, first:end], state, **reading)
     price = _bits(logits[:, begin - first :], tokens[None, begin + 1 : end + 1])[0]
     return price, state if context is None else None
 

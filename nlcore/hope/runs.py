@@ -103,7 +103,8 @@ class TokenRun:
     def save(self, path: str | Path | None = None) -> Path:
         """Write the run to its file, or to another one; an old file stays until the new one is whole.
 
-        Raises   ValueError if the run has no file and none is given; RuntimeError in the middle of a step.
+        Raises   ValueError if the run has no file and none is given; OSError if it cannot be written;
+                 RuntimeError in the middle of a step.
         """
         path = self.path if path is None else path
         if path is None:
@@ -112,8 +113,14 @@ class TokenRun:
             raise RuntimeError("the run is in the middle of a step; load its last save instead")
         written = io.BytesIO()
         torch.save({"format": FORMAT, "version": VERSION} | self.as_plain(), written)
+        try:
+            write_atomic(path, written.getvalue())
+        except OSError as error:
+            raise OSError(
+                f"the run cannot be saved to {path} ({error}); try another file, in a folder of yours"
+            ) from None
         self._stored |= path == self.path
-        return write_atomic(path, written.getvalue())
+        return Path(path)
 
     def as_plain(self) -> dict[str, Any]:
         """Return all that the next step depends on, as plain values and tensors."""
