@@ -56,7 +56,7 @@ class TokenRun:
         seconds_between_saves: float = 20.0,
     ) -> None:
         if not lr > 0:
-            raise ValueError(f"expected a learning rate above 0, got {lr}; try 0.003")
+            raise ValueError(f"expected a learning rate above 0, got {lr}; try 0.005")
         self.model, self.draw, self.lr, self.clip = model, draw, lr, clip
         self.recipe = {"lr": lr, "seed": seed, "weight_decay": weight_decay, "clip": clip}
         self.device = next(model.parameters()).device

@@ -60,7 +60,7 @@ class TextRun:
         vocabulary: str = "bytes",
         length: int = 256,
         batch_size: int = 8,
-        lr: float = 3e-3,
+        lr: float = 5e-3,
         seed: int = 0,
         test_part: float = TEST_PART,
         device: torch.device | str | None = None,
