@@ -124,10 +124,14 @@ class Rules:
 
     def groups(self, width: int, has_rate: bool) -> list[tuple[slice, bool]]:
         """Return the runs of rows that are written alike, each with whether the extra rate applies to it."""
+        return [(rows, slow) for rows, written, slow in self.runs(width, has_rate) if written]
+
+    def runs(self, width: int, has_rate: bool) -> list[tuple[slice, bool, bool]]:
+        """Return the runs of rows that are treated alike: the rows, whether they are written, and with the rate."""
         rows, written = self.rows(width), self.written
         key = {name: (name in written, has_rate and name != "memory") for name in self.boxes}
         runs = [(kind, [rows[name] for name in names]) for kind, names in groupby(self.boxes, key.__getitem__)]
-        return [(slice(run[0].start, run[-1].stop), slow) for (is_written, slow), run in runs if is_written]
+        return [(slice(run[0].start, run[-1].stop), *kind) for kind, run in runs]
 
 
 class Boxes(NamedTuple):
