@@ -61,19 +61,33 @@ def fit_tokens(
     losses = []
     model.train()
     for step in with_bar(range(steps), steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * rate_at(step, steps)
-        loss = token_loss(model, draw(generator).to(device))
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise FloatingPointError(f"the loss is {losses[-1]} at step {step}: try a smaller learning rate")
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
+        batch = draw(generator).to(device)
+        losses.append(take_step(model, optimizer, batch, lr * rate_at(step, steps), step, clip))
         if on_step is not None:
             on_step(step)
     return losses
+
+
+def take_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: TokenBatch, lr: float, step: int, clip: float = CLIP
+) -> float:
+    """Take one step on a batch and return its loss in nats, before the update.
+
+    Args     model: as in `ReadsTokens`. optimizer: of its weights; a group may have its "lr_factor". batch: on the
+             device of the model. lr: of this step. step: its number, for the error. clip: longest gradient.
+    Raises   FloatingPointError, before anything is changed, if the loss is not finite.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_factor", 1.0)
+    loss = token_loss(model, batch)
+    nats = loss.item()
+    if not math.isfinite(nats):
+        raise FloatingPointError(f"the loss is {nats} at step {step}: try a smaller learning rate")
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return nats
 
 
 def rate_at(step: int, steps: int) -> float:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nlcore.levels import Level, describe
+from nlcore.levels import Level, Slower, describe, nest
 from nlcore.optimizers.checks import check_count
 from nlcore.sequence import saving
 from nlcore.sequence.inputs import check_padding, is_padding
@@ -89,6 +89,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         made: dict[str, Any] = {"dtype": dtype, "device": device}
+        self.dim = dim
         self.mixer_norm, self.mixer = RMSNorm(dim, **made), mixer
         self.ffn_norm: nn.Module | None = None
         self.ffn: nn.Module | None = None
@@ -107,13 +108,18 @@ class Block(nn.Module):
             x = x + self.ffn(self.ffn_norm(x))
         return x, state
 
+    def levels(self) -> list[Level]:
+        """Return what the stream writes into this block."""
+        find: Any = getattr(self.mixer, "levels", list)
+        return list(find())
+
 
 class TokenModel(nn.Module):
     """Token numbers in, logits of the next token out, with a state that goes on for ever.
 
     Args     vocabulary: how many tokens there are. dim: width of a token. mixers: one layer a block, at least one; each
-             is a module with forward(x, state, lengths) -> (y, state). ffn: see `Block`. tied: the head reads with the
-             embedding. dtype, device: of the weights, those of the mixers too.
+             is a module with forward(x, state, lengths) -> (y, state), or a whole `Block`. ffn: see `Block`. tied: the
+             head reads with the embedding. dtype, device: of the weights, those of the mixers too.
     Raises   ValueError or TypeError for settings that do not fit.
     """
 
@@ -137,7 +143,8 @@ class TokenModel(nn.Module):
                 raise ValueError(f"every mixer must have the dim of the model, {dim}; got {mixer.dim}")
         self.vocabulary, self.dim = check_count("vocabulary", vocabulary), check_count("dim", dim)
         self.embedding = nn.Embedding(vocabulary, dim, **made)
-        self.blocks = nn.ModuleList(Block(mixer.to(**made), dim, ffn, **made) for mixer in mixers)
+        parts = (mixer.to(**made) for mixer in mixers)
+        self.blocks = nn.ModuleList(p if isinstance(p, Block) else Block(p, dim, ffn, **made) for p in parts)
         self.norm = RMSNorm(dim, **made)
         self.head = nn.Linear(dim, vocabulary, bias=False, **made)
         if tied:
@@ -159,11 +166,14 @@ class TokenModel(nn.Module):
         for block, before in zip(self.blocks, states, strict=True):
             x, now = block(x, before, lengths)
             after.append(now)
+        return self.answer(x, lengths), next_state(after, tokens, state)
+
+    def answer(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return the logits (B, T, vocabulary) for what the last block gave, (B, T, dim); 0 at padding."""
         logits = self.head(self.norm(x))
-        if lengths is not None:
-            padding = is_padding(lengths.to(x.device), x.shape[1]).unsqueeze(-1)
-            logits = logits.masked_fill(padding, 0.0)
-        return logits, ModelState(tuple(after), tokens.shape[1] + (0 if state is None else state.tokens))
+        if lengths is None:
+            return logits
+        return logits.masked_fill(is_padding(lengths.to(x.device), x.shape[1]).unsqueeze(-1), 0.0)
 
     def embed(self, tokens: Tensor, state: ModelState | None, lengths: Tensor | None) -> tuple[Tensor, Sequence[Any]]:
         """Check the input; return the embedded tokens (B, T, dim) and the state of each block."""
@@ -180,9 +190,20 @@ class TokenModel(nn.Module):
             raise ValueError(f"the state is of another model: expected {len(self.blocks)} blocks, got {len(states)}")
         return self.embedding(tokens), states
 
-    def levels(self) -> list[Level]:
-        """Return the levels that a stream writes into, block by block, "block 1: memory" and so on."""
-        return [level for index, block in enumerate(self.blocks, 1) for level in _named(block, f"block {index}: ")]
+    def levels(self, optimizer: torch.optim.Optimizer | None = None, tokens_per_step: float = 1) -> list[Level]:
+        """Return the levels that a stream writes into, "block 1: memory" and so on; with an optimizer, the whole system.
+
+        Args     optimizer: what trains the weights; its own memories, and the weights it leaves alone, then belong to
+                 the system. tokens_per_step: how many tokens of a stream the optimizer reads before each of its steps.
+        Returns  the levels block by block; with an optimizer in the order of Def. 2, for `nlcore.levels.describe`.
+        """
+        found = [level for index, block in enumerate(self.blocks, 1) for level in _named(block, f"block {index}: ")]
+        if optimizer is None:
+            return found
+        trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        rest = sum(weight.numel() for weight in self.parameters() if id(weight) not in trained)
+        given = [Level("other weights", math.inf, "what training left", numbers=rest)] if rest else []
+        return nest(found, Slower(optimizer, tokens_per_step), given)
 
     def extra_repr(self) -> str:
         """Return the nest of levels, for `print`: what the stream writes, and the weights that training leaves."""
@@ -190,7 +211,16 @@ class TokenModel(nn.Module):
         return describe([*self.levels(), Level("weights", math.inf, "what training left", numbers=size)])
 
 
-def _named(block: nn.Module, name: str) -> list[Level]:
-    """Return the levels of the mixer of a block, with the name of the block before theirs."""
-    find: Any = getattr(block.mixer, "levels", list)
-    return [replace(part, name=name + part.name, needs=tuple(name + need for need in part.needs)) for part in find()]
+def next_state(blocks: Sequence[Any], tokens: Tensor, state: ModelState | None) -> ModelState:
+    """Return the state after a stretch.
+
+    Args     blocks: the states of the blocks. tokens: (B, T), what was read. state: of the call before, or None.
+    """
+    return ModelState(tuple(blocks), tokens.shape[1] + (0 if state is None else state.tokens))
+
+
+def _named(block: Any, name: str) -> list[Level]:
+    """Return the levels of a block, with its name before theirs."""
+    return [
+        replace(part, name=name + part.name, needs=tuple(name + need for need in part.needs)) for part in block.levels()
+    ]

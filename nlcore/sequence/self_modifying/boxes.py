@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, silu
+from torch.nn.functional import logsigmoid, pad, silu
 
 from nlcore.sequence.self_modifying.rules import NUMBERS, Boxes, Rules
 
@@ -52,8 +52,8 @@ def generate(x: Tensor, S: Tensor, boxes: Boxes, rules: Rules, live: Tensor | No
     """
     width = x.shape[-1]
     names = rules.boxes[:-1]
-    answers = x @ S[..., :-width, :].mT
-    parts = dict(zip(names, answers.split([rules.height(name, width) for name in names], -1), strict=True))
+    answers = x @ S.mT  # that of the memory, which nobody asks for, costs less than a gradient through a slice of S
+    parts = dict(zip(names, answers.split([rules.height(name, width) for name in rules.boxes], -1), strict=False))
     parts.update({name: parts[name].squeeze(-1) for name in NUMBERS if name in parts})
     return settle(parts, boxes.lr_bias, boxes.retain_bias, rules, live)
 
@@ -87,11 +87,11 @@ def targets(v: Tensor, S: Tensor, rules: Rules) -> Tensor:
     """
     width = v.shape[-1]
     found = v @ S.mT
-    if rules.own_value:
-        found = torch.cat([found[..., :-width], found[..., -width:] + v], -1)
-    if rules.target_bound is None:
-        return found
-    return bounded(found, rules.target_bound, sum(name in NUMBERS for name in rules.boxes), width)
+    count = sum(name in NUMBERS for name in rules.boxes)
+    if not rules.own_value:
+        return found if rules.target_bound is None else bounded(found, rules.target_bound, count, width)
+    found = found + pad(v, (found.shape[-1] - width, 0))
+    return found if rules.target_bound is None else bounded(found, rules.target_bound, count, width)
 
 
 def bounded(found: Tensor, bound: float, count: int, width: int) -> Tensor:
@@ -100,8 +100,9 @@ def bounded(found: Tensor, bound: float, count: int, width: int) -> Tensor:
     Args     found: (B, H, n, R). bound: a length above 0. count: how many rows at the beginning are boxes that answer
              with one number. width: d, the rows of every other box.
     """
-    numbers, vectors = found[..., :count].clamp(-bound, bound), found[..., count:].unflatten(-1, (-1, width))
-    return torch.cat([numbers, cut_to(vectors, bound).flatten(-2)], -1)
+    numbers, vectors = found.split([count, found.shape[-1] - count], -1)
+    vectors = cut_to(vectors.unflatten(-1, (-1, width)), bound).flatten(-2)
+    return torch.cat([numbers.clamp(-bound, bound), vectors], -1)
 
 
 def cut_to(x: Tensor, bound: float) -> Tensor:

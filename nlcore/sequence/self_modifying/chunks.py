@@ -49,10 +49,12 @@ def chunk_loop(
     wide = Boxes(boxes.start.repeat(B, 1, 1), boxes.lr_bias.repeat(B), boxes.retain_bias.repeat(B), boxes.rate)
     lines = (x, q, None if live is None else live.expand(B, H, -1))
     pieces: list[Iterable] = [repeat(None) if line is None else line.flatten(0, 1).split(sizes, 1) for line in lines]
+    heights = [rows.stop - rows.start for rows, *_ in rules.runs(x.shape[-1], boxes.rate is not None)]
+    origins = wide.start.split(heights, -2) if rules.returns else [None] * len(heights)
     readings = []
     for x_n, q_n, live_n in zip(*pieces, strict=False):
         flat = _opened(flat, wide, rules, live_n)
-        reading, flat = _segment(x_n, q_n, wide, rules, flat, live_n)
+        reading, flat = _segment(x_n, q_n, wide, origins, rules, flat, live_n)
         readings.append(reading)
     y = _read_all(readings, sizes).unflatten(0, (B, H))
     return y, map_tensors(flat, lambda part: part.unflatten(0, (B, H)))
@@ -73,6 +75,9 @@ def _opened(state: SelfModifyingState, boxes: Boxes, rules: Rules, live: Tensor 
     memory, others = (state.tokens % size == 0 for size in rules.chunks)
     if not (memory or others):
         return state
+    if memory and others and live is None:
+        S, Z = cut_history(state.S, state.Z, boxes.start, rules)
+        return SelfModifyingState(S, S, Z, state.tokens)
     height, width = state.S.shape[-2:]
     due = slice(0 if others else height - width, height if memory else height - width)
     Z = None if state.Z is None else state.Z[..., due, :]
@@ -85,26 +90,51 @@ def _opened(state: SelfModifyingState, boxes: Boxes, rules: Rules, live: Tensor 
 
 
 def _segment(
-    x: Tensor, q: Tensor | None, boxes: Boxes, rules: Rules, state: SelfModifyingState, live: Tensor | None
+    x: Tensor,
+    q: Tensor | None,
+    boxes: Boxes,
+    origins: Sequence[Any],
+    rules: Rules,
+    state: SelfModifyingState,
+    live: Tensor | None,
 ) -> tuple[Reading, SelfModifyingState]:
-    """Write a segment (G, n, d) in which no anchor changes, and say what there is to read."""
+    """Write a segment (G, n, d) in which no anchor changes, and say what there is to read.
+
+    Args     origins: for each run of rows that are treated alike, what fading returns to, or None.
+    """
+    runs = rules.runs(x.shape[-1], boxes.rate is not None)
     made = generate(x, state.anchor, boxes, rules, live)
     begin, width = Piece(state.S, boxes.start if rules.returns else None, state.Z), x.shape[-1]
     left = kept(made.lr, made.log_retain, rules.momentum, live)
     value, right = _right_side(made, begin, state.anchor, left, rules)
-    ends, errors, memory = [], torch.zeros_like(x), slice(-width, None)
-    for rows, slow in rules.groups(width, boxes.rate is not None):
+    heights = [run[0].stop - run[0].start for run in runs]
+    pieces = begin._replace(origin=None).split(heights)
+    values: Any = repeat(None) if value is None else value.split(heights, -1)
+    ends: list[Piece] = []
+    errors, said, kept_memory = torch.zeros_like(x), None, Kept(None, left.errors)  # of a memory that is not written
+    for (_, written, slow), piece, origin, said, rest in zip(
+        runs, pieces, origins, values, right.split(heights, -1), strict=False
+    ):
+        if not written:
+            ends.append(piece)
+            continue
         part = left.scaled(boxes.rate) if slow and boxes.rate is not None else left
-        values = None if value is None else value[..., rows]
-        end, errors = write(begin.rows(rows), made.k, values, right[..., rows], part)
-        ends.append((rows, end))
-    if "memory" not in rules.written:  # then it does not fade either
-        errors, value, left = torch.zeros_like(x), None, Kept(None, left.errors)
-    values = None if value is None else value[..., memory]
-    reading = Reading(begin.rows(memory), made.query(q), made.k, errors[..., memory], values, left)
-    S = replaced(state.S, [(rows, end.S) for rows, end in ends])
-    Z = None if state.Z is None else replaced(state.Z, [(rows, end.Z) for rows, end in ends if end.Z is not None])
+        end, errors = write(piece._replace(origin=origin), made.k, said, rest, part, rules.rule != "hebbian")
+        ends.append(end)
+    if "memory" in rules.written:
+        kept_memory = left
+    else:
+        errors, said = torch.zeros_like(x), None
+    last = begin.rows(slice(-width, None)) if heights[-1] > width else pieces[-1]._replace(origin=origins[-1])
+    said = said if said is None else said[..., -width:]
+    reading = Reading(last, made.query(q), made.k, errors[..., -width:], said, kept_memory)
+    S, Z = (_joined([getattr(end, name) for end in ends]) for name in ("S", "Z"))
+    assert S is not None
     return reading, SelfModifyingState(S, state.anchor, Z, state.tokens + x.shape[1])
+
+
+def _joined(parts: list[Tensor]) -> Tensor | None:
+    return parts[0] if len(parts) == 1 else None if parts[0] is None else torch.cat(parts, -2)
 
 
 def _right_side(
@@ -112,6 +142,9 @@ def _right_side(
 ) -> tuple[Tensor | None, Tensor]:
     """Return the values that go through the momentum (G, n, R), None without, and what the errors are solved from."""
     k, v, literal = made.k, made.v, rules.rule == "dgd_l2"
+    if rules.rule == "hebbian":
+        value = targets(v, anchor, rules)
+        return (None, value) if begin.Z is None else (value, torch.zeros_like(value))
     if anchor is begin.S and rules.target_bound is None and begin.Z is None:  # one product with S for v and k together
         both = v - k if literal else v
         own = pad(v, (anchor.shape[-2] - v.shape[-1], 0)) if rules.own_value else None

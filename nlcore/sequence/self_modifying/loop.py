@@ -3,7 +3,7 @@
     open       at the start of a chunk, the anchor of a box becomes its present state    (Eq. 90)
     generate   k, v, lr, retain from the anchors, and a target vhat = M_box v for each   (Eq. 83-85)
     read       y_t = M_memory q_t, before the write                                      (Eq. 83, 94)
-    write      every box with (k, vhat) by the delta rule, or the literal DGD            (Eq. 88, 92, 93)
+    write      every box with (k, vhat) by the delta rule, the literal DGD, or adding    (Eq. 88, 92, 93)
 
 Symbols   now, anchor, Z, start: a dictionary each, from the name of a box to a tensor (B, H, rows, d): its state, the
           one at the start of its chunk, its momentum, and the learned one it began with.
@@ -51,7 +51,7 @@ def token_loop(
             value = target[name] - read(anchor[name], made.k) if rules.rule == "dgd_l2" else target[name]
             lr = made.lr if boxes.rate is None or name == "memory" else made.lr * boxes.rate
             origin = start[name].expand_as(now[name]) if rules.returns else torch.zeros_like(now[name])
-            now[name], Z[name] = _write(now[name], Z[name], origin, made, value, lr, rules.momentum, live_t)
+            now[name], Z[name] = _write(now[name], Z[name], origin, made, value, lr, rules, live_t)
     return torch.stack(answers, 2), _gather(now, anchor, Z, state.tokens + len(answers))
 
 
@@ -62,17 +62,22 @@ def _write(
     made: Generated,
     value: Tensor,
     lr: Tensor,
-    beta: float,
+    rules: Rules,
     live: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Write one box: M (alpha I - eta k k^T) + eta value k^T; M - origin fades, the last term may have momentum."""
+    """Write one box: M (alpha I - eta k k^T) + eta value k^T; M - origin fades, the last term may have momentum.
+
+    The Hebbian rule has no eta k k^T.
+    """
     retain: Scale = 1.0 if made.log_retain is None else made.log_retain.exp()
-    at_origin = read(origin, made.k)
+    beta, write, at_origin = rules.momentum, delta, read(origin, made.k)
+    if rules.rule == "hebbian":
+        write, at_origin = hebbian, torch.zeros_like(at_origin)
     if Z is None:
-        return origin + delta(M - origin, made.k, value - at_origin, lr, retain), None
+        return origin + write(M - origin, made.k, value - at_origin, lr, retain), None
     Z = hebbian(Z, made.k, value, lr, beta if live is None else 1.0 - live * (1.0 - beta))
     moved = Z if live is None else Z * live[..., None, None]
-    return origin + delta(M - origin, made.k, -at_origin, lr, retain) + moved, Z
+    return origin + write(M - origin, made.k, -at_origin, lr, retain) + moved, Z
 
 
 def _generate(x: Tensor, anchor: Parts, boxes: Boxes, rules: Rules, live: Tensor | None) -> tuple[Generated, Parts]:

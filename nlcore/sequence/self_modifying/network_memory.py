@@ -146,6 +146,8 @@ def _check(x: Tensor, q: Tensor | None, boxes: NetworkBoxes, rules: Rules, state
     check_input(x, q, boxes.lr_bias, boxes.retain_bias, rules)
     if rules.momentum:
         raise ValueError(f"boxes that are networks have no momentum, got momentum={rules.momentum}; use 0")
+    if rules.rule == "hebbian":
+        raise ValueError("boxes that are networks have no Hebbian write, use rule='delta' or boxes that are matrices")
     N, d = len(rules.boxes), x.shape[-1]
     found = tuple(boxes.W1.shape), tuple(boxes.W2.shape)
     if boxes.W1.ndim != 4 or found != ((x.shape[1], N, d, h := found[0][-1]), (x.shape[1], N, h, d)):

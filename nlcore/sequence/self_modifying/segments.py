@@ -20,6 +20,7 @@ Source    Yang et al. 2024 for the delta rule; Behrouz et al. 2025, Eq. 90 and 9
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -99,6 +100,11 @@ class Piece(NamedTuple):
         """Return only these rows."""
         return Piece(*(None if part is None else part[..., rows, :] for part in self))  # type: ignore[arg-type]
 
+    def split(self, heights: list[int]) -> list[Piece]:
+        """Return the rows cut into runs of these heights; one cut is far cheaper to differentiate than many slices."""
+        parts = [repeat(None) if part is None else part.split(heights, -2) for part in self]
+        return [Piece(*run) for run, _ in zip(zip(*parts, strict=False), heights, strict=False)]
+
 
 def answer_before(begin: Piece, k: Tensor, left: Kept) -> Tensor:
     """Return what each token would be answered, (..., n, r), if the segment had written nothing before it."""
@@ -113,19 +119,24 @@ def answer_before(begin: Piece, k: Tensor, left: Kept) -> Tensor:
     return answer + (left.Z[..., :-1, :] * k) @ begin.Z.mT
 
 
-def write(begin: Piece, k: Tensor, value: Tensor | None, right: Tensor, left: Kept) -> tuple[Piece, Tensor]:
+def write(
+    begin: Piece, k: Tensor, value: Tensor | None, right: Tensor, left: Kept, corrects: bool = True
+) -> tuple[Piece, Tensor]:
     """Write a segment.
 
     Args     begin: the rows to be written. k: (..., n, d). value: (..., n, r), what goes through the momentum; None
-             without momentum. right: (..., n, r), what the errors are solved from. left: from `kept`.
+             without momentum. right: (..., n, r), what the errors are solved from. left: from `kept`. corrects: whether
+             a write looks at what is stored; otherwise the errors are `right` itself.
     Returns  the rows after it, and the errors U (..., n, r).
     """
     match = k @ k.mT if k.shape[-2] > 1 else torch.zeros_like(left.errors[..., :-1, :])
     if value is None or left.values is None:
-        errors = _solve(left.errors, match, right)
+        errors = _solve(left.errors, match, right) if corrects else right
         return Piece(state_after(begin, k, left.errors[..., -1, :, None] * errors, left), begin.origin), errors
     assert begin.Z is not None and left.Z is not None and left.Z_Z is not None and left.Z_values is not None
-    errors = _solve(left.errors, match, right - (match * left.values[..., :-1, :]) @ value)
+    errors = right
+    if corrects:
+        errors = _solve(left.errors, match, right - (match * left.values[..., :-1, :]) @ value)
     added = left.errors[..., -1, :, None] * errors + left.values[..., -1, :, None] * value
     S = state_after(begin, k, added, left) + left.Z[..., -1:, :] * begin.Z
     Z = left.Z_Z * begin.Z + (left.Z_values[..., None] * value).mT @ k
@@ -141,8 +152,8 @@ def state_after(begin: Piece, k: Tensor, added: Tensor, left: Kept) -> Tensor:
     S = begin.S
     if left.S is not None:
         part = left.S[..., -1:, :]
-        S = part * S if begin.origin is None else part * S + (1.0 - part) * begin.origin
-    return S + added.mT @ k
+        S = part * S if begin.origin is None else torch.lerp(begin.origin, S, part)
+    return torch.baddbmm(S, added.mT, k) if S.ndim == 3 else S + added.mT @ k
 
 
 def _solve(errors: Tensor, match: Tensor, right: Tensor) -> Tensor:
