@@ -12,10 +12,10 @@ from torch.nn.functional import normalize
 
 from nlcore.cms import ContinuumMemory
 from nlcore.sequence.attention import softmax_attention
-from nlcore.sequence.deep import deep_titans_memory
-from nlcore.sequence.deep_weights import DeepWeights, new_deep_weights
+from nlcore.sequence.deep.memory import deep_titans_memory
+from nlcore.sequence.deep.weights import DeepWeights, new_deep_weights
+from nlcore.sequence.layers.named import MIXERS, mixer, named_model
 from nlcore.sequence.memories import delta_rule, linear_attention, oja_rule
-from nlcore.sequence.named import MIXERS, mixer, named_model
 from nlcore.sequence.self_modifying import SelfModifyingTitans
 from nlcore.sequence.self_modifying.layer import LITERAL
 from nlcore.sequence.titans import titans_memory
@@ -121,7 +121,7 @@ GRU_LIMITS = {"vectorised": "Batching rule not implemented", "compiled": "Dynamo
 
 
 def layer(name: str, watch: dict[str, Callable[[Any], Tensor]], tag: str = "", **settings: Any) -> Subject:
-    """Return the subject of a layer by its name in `nlcore.sequence.named`."""
+    """Return the subject of a layer by its name in `nlcore.sequence.layers.named`."""
     return Subject(
         f"{name} layer{tag}",
         lambda dtype: mixer(name, 2 * DIM, HEADS, dtype=dtype, **settings),

@@ -153,6 +153,7 @@ ORDER = [
     "brainwaves",
     "transfer",
     "sequence",
+    "hope",
     "course",
 ]
 

@@ -23,7 +23,7 @@ from nlcore.hope.continuum import ContinuumState, Reading, TokenContinuum
 from nlcore.levels import Level
 from nlcore.optimizers.checks import check_choice
 from nlcore.sequence import saving
-from nlcore.sequence.layers import SoftmaxAttention
+from nlcore.sequence.layers.memories import SoftmaxAttention
 from nlcore.sequence.model import Block
 from nlcore.sequence.self_modifying import SelfModifyingTitans
 
@@ -72,7 +72,9 @@ class ContinuumBlock(Block):
         Returns  y (B, T, dim) and the state.
         """
         if state is not None and not isinstance(state, HopeBlockState):
-            raise TypeError(f"state must be a HopeBlockState, what the call before returned; got {type(state).__name__}")
+            raise TypeError(
+                f"state must be a HopeBlockState, what the call before returned; got {type(state).__name__}"
+            )
         before, cms = state or HopeBlockState(None)
         with holding(self.mixer, () if reading is None else reading.held):
             x, mixed = super().forward(x, before, lengths)
@@ -133,9 +135,7 @@ class HopeAttentionBlock(ContinuumBlock):
         **cms: Any,
     ) -> None:
         made: dict[str, Any] = {"dtype": dtype, "device": device}
-        super().__init__(
-            SoftmaxAttention(dim, heads, **made, **(attention or {})), dim, periods=periods, **made, **cms
-        )
+        super().__init__(SoftmaxAttention(dim, heads, **made, **(attention or {})), dim, periods=periods, **made, **cms)
 
 
 def titans_layer(form: str, dim: int, heads: int, **settings: Any) -> SelfModifyingTitans:

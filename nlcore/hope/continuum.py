@@ -25,7 +25,7 @@ from nlcore.hope.stream import FastLevel, Lesson, Level, read_level
 from nlcore.levels import Level as Named
 from nlcore.optimizers.checks import check_choice, check_count
 from nlcore.sequence import saving
-from nlcore.sequence.norms import RMSNorm
+from nlcore.sequence.layers.norms import RMSNorm
 from nlcore.sequence.states import precise
 
 LR_START, KEEP_START = 1.0, 0.982
@@ -171,9 +171,7 @@ class TokenContinuum(nn.Module):
         return state
 
 
-def _lesson(
-    reading: Reading, before: ContinuumState, lengths: Tensor | None, x: Tensor, second_order: bool
-) -> Lesson:
+def _lesson(reading: Reading, before: ContinuumState, lengths: Tensor | None, x: Tensor, second_order: bool) -> Lesson:
     """Return what there is to learn in a stretch: which pairs are complete."""
     first, live = before.waiting, None
     if lengths is not None:

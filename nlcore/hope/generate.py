@@ -122,6 +122,8 @@ def load_stream(path: str | Path, device: torch.device | str | None = None) -> M
 
 def _check_draw(temperature: float, top_k: int | None, vocabulary: int) -> None:
     if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(f"temperature must be a finite number >= 0, got {temperature}; try 1.0, or 0 for the likeliest")
+        raise ValueError(
+            f"temperature must be a finite number >= 0, got {temperature}; try 1.0, or 0 for the likeliest"
+        )
     if top_k is not None and not 1 <= check_count("top_k", top_k) <= vocabulary:
         raise ValueError(f"top_k must lie in 1 .. {vocabulary}, the vocabulary, or be None; got {top_k}")

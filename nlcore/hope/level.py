@@ -95,9 +95,7 @@ def add_pairs(
     total = bend.sum(1, keepdim=True)
     if sums is None:
         return Sums(first @ seen.a, second @ seen.h, total)
-    return Sums(
-        torch.baddbmm(sums.first, first, seen.a), torch.baddbmm(sums.second, second, seen.h), sums.bend + total
-    )
+    return Sums(torch.baddbmm(sums.first, first, seen.a), torch.baddbmm(sums.second, second, seen.h), sums.bend + total)
 
 
 def step_of(sums: Sums, d: int) -> tuple[FastWeights, Tensor]:

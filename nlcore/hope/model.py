@@ -21,7 +21,7 @@ from nlcore.hope.config import HopeConfig
 from nlcore.hope.continuum import Reading
 from nlcore.hope.levels import held_in_block
 from nlcore.hope.readout import new_readout
-from nlcore.sequence.layers import SoftmaxAttention
+from nlcore.sequence.layers.memories import SoftmaxAttention
 from nlcore.sequence.model import Block, ModelState, TokenModel, next_state
 from nlcore.sequence.states import precise
 
@@ -125,9 +125,7 @@ def _new_block(config: HopeConfig, made: dict[str, Any]) -> nn.Module:
         mixer = attend if attention else titans_layer(config.form, dim, heads, **config.titans, **made)
         return Block(mixer, dim, config.static_ffn, **made)
     if attention:
-        return HopeAttentionBlock(
-            dim, heads, attention={"conv_width": config.conv_width}, **config.continuum, **made
-        )
+        return HopeAttentionBlock(dim, heads, attention={"conv_width": config.conv_width}, **config.continuum, **made)
     return HopeBlock(dim, heads, form=config.form, titans=config.titans, **config.continuum, **made)
 
 

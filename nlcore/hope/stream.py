@@ -23,9 +23,8 @@ from torch import Tensor
 from nlcore.hope.level import FastWeights, Seen, Sums, add_pairs, moved, see, step_of
 from nlcore.hope.readout import Readout
 from nlcore.sequence import saving
-from nlcore.sequence.norms import rms
+from nlcore.sequence.layers.norms import rms
 from nlcore.sequence.self_modifying.chunks import segment_sizes
-
 
 Update = tuple[FastWeights, Tensor]
 
@@ -139,9 +138,7 @@ def learn(
     return y, FastLevel(learned, sums, state.last), updates
 
 
-def _with(
-    sums: Sums | None, W: FastWeights, seen: Seen, token: Tensor, readout: Readout, live: Tensor | None
-) -> Sums:
+def _with(sums: Sums | None, W: FastWeights, seen: Seen, token: Tensor, readout: Readout, live: Tensor | None) -> Sums:
     error, bend = readout.error(seen.y, token)
     return add_pairs(sums, W, seen, error, bend, live)
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from nlcore.checkpoints import load_checkpoint
 from nlcore.sequence.ablations import frozen, only_memories
 from nlcore.sequence.fitting import Draw, fit_tokens, nats_by_position, token_accuracy, token_loss
+from nlcore.sequence.layers.named import MIXERS
 from nlcore.sequence.model import TokenModel
-from nlcore.sequence.named import MIXERS
 from nlcore.sequence.self_modifying import SelfModifyingTitans
 from nlcore.tasks import passkey, recall, switching
 

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from nlcore.sequence.fitting import fit_tokens, token_accuracy
-from nlcore.sequence.gru import GRU
-from nlcore.sequence.layers import DeltaRule, LinearAttention, SoftmaxAttention
-from nlcore.sequence.mixer import MixerState
+from nlcore.sequence.layers.gru import GRU
+from nlcore.sequence.layers.memories import DeltaRule, LinearAttention, SoftmaxAttention
+from nlcore.sequence.layers.mixer import MixerState
+from nlcore.sequence.layers.titans import Titans
 from nlcore.sequence.model import TokenModel
 from nlcore.sequence.self_modifying import SelfModifyingTitans, transition_eigenvalue
 from nlcore.sequence.self_modifying.boxes import Generated, generate
 from nlcore.sequence.self_modifying.rules import Boxes
-from nlcore.sequence.titans_layer import Titans
 from nlcore.tasks.formal import formal_language
 from nlcore.tasks.tokens import TokenBatch
 

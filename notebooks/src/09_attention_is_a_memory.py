@@ -799,7 +799,7 @@ print("Run  print(faster)  to see the ratio on yours.")
 from functools import partial
 
 from nlcore.sequence.fitting import fit_tokens, token_accuracy
-from nlcore.sequence.named import named_model
+from nlcore.sequence.layers.named import named_model
 from nlcore.tasks.recall import recall
 
 course.show(recall, named_model, fit_tokens, token_accuracy)

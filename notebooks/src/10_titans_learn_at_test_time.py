@@ -699,7 +699,7 @@ course.claim(
 
 # %%
 from nlcore.sequence import DeepWeights, deep_titans_memory
-from nlcore.sequence.deep_weights import new_deep_weights, read_deep
+from nlcore.sequence.deep.weights import new_deep_weights, read_deep
 
 course.show(deep_titans_memory, new_deep_weights, read_deep)
 start = new_deep_weights(1, 8, hidden=16, generator=torch.Generator().manual_seed(0), dtype=f64)

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from nlcore.sequence.fitting import fit_tokens, nats_by_position
-from nlcore.sequence.layers import DeltaRule
+from nlcore.sequence.layers.memories import DeltaRule
 from nlcore.sequence.model import TokenModel
 from nlcore.sequence.self_modifying import SelfModifyingTitans
 from nlcore.sweeps import save_sweep

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from nlcore.sequence import MemoryState, titans_memory
-from nlcore.sequence.deep import deep_titans_memory
-from nlcore.sequence.deep_weights import DeepWeights, new_deep_weights, read_deep
+from nlcore.sequence.deep.memory import deep_titans_memory
+from nlcore.sequence.deep.weights import DeepWeights, new_deep_weights, read_deep
 from nlcore.sequence.gates import Gates, kept
 
 SEEDS = range(3)

@@ -350,7 +350,7 @@ MUTANTS = (
     ),
     Mutant(
         "the gradient of a deep memory skips the slope of gelu",
-        "sequence/deep_chunks.py",
+        "sequence/deep/chunks.py",
         "s = (e @ A.W1) * gelu_slope(z)",
         "s = e @ A.W1",
         "10.10",
