@@ -103,9 +103,11 @@ course.figure(fig, "map-of-frequencies", alt=alt)
 # | 06 | levels | any system sorted by update frequency; what a period does, and what it does not |
 # | 07 | forgetting | measured; what rest, slower copies and replay bring back |
 # | 08 | the continuum memory system | what a period, a reset and a learning rate do; starts learned through learning |
+# | 09 | attention, the delta rule | each is a memory of tokens with an objective of its own; the write rules are those of 03 to 05 |
+# | 10 | Titans | an optimizer run on tokens learns at test time; where chunks keep its numbers and where they break |
+# | 11 | self-modifying Titans | keys, values and rates can learn too; what a step must do to count to two |
 #
-# Still to come are attention and Titans as memories (09 to 11), the model HOPE (12), continual learning on text (13),
-# and a scorecard of the paper's claims (14).
+# Still to come are the model HOPE (12), continual learning on text (13), and a scorecard of the paper's claims (14).
 
 # %% [markdown]
 # ## 2 · Which part is faster?
