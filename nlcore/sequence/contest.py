@@ -74,14 +74,12 @@ def _recall(overwrite: bool, **others: Any) -> TokenTask:
 RECALLERS = ("softmax", "softmax_nope", "linear", "delta", "titans", "gru")
 TASKS: dict[str, TokenTask] = {
     "recall": _recall(False, dim=32, models=RECALLERS, live=("linear", "delta")),
-    "recall_overwritten": _recall(
-        True, dim=64, models=(*RECALLERS, "self_modifying_16"), live=("softmax", "linear", "delta", "titans")
-    ),
+    "recall_overwritten": _recall(True, dim=64, models=(*RECALLERS, "self_modifying_16"), live=()),
     "stream": TokenTask(
         partial(switching.one_switch, BATCH),
         {"A | B | A": partial(switching.switching, 256)},
         ("softmax", "linear", "delta", "gated_delta", "titans", "self_modifying_16"),
-        ("linear", "delta", "gated_delta", "self_modifying_16"),
+        (),
         symbols=switching.SYMBOLS,
         dim=64,
         steps=300,

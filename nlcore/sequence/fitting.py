@@ -113,20 +113,16 @@ def token_loss(model: ReadsTokens, batch: TokenBatch) -> Tensor:
 
 
 @torch.no_grad()
-def token_accuracy(model: nn.Module, batch: TokenBatch, last: int | None = None, rows: int = 64) -> float:
+def token_accuracy(model: nn.Module, batch: TokenBatch, rows: int = 64) -> float:
     """Return the part of the asked positions, in [0, 1], that the model answers right.
 
-    Args     model: as in `ReadsTokens`, on the device of the batch. last: count only the last so many positions of each
-             row; None counts all. rows: how many are read at once.
-    Raises   ValueError if nothing is asked there.
+    Args     model: as in `ReadsTokens`, on the device of the batch. rows: how many are read at once.
+    Raises   ValueError if nothing is asked.
     """
-    asked = batch.asked
-    if last is not None:
-        asked = asked & (torch.arange(asked.shape[1], device=asked.device) >= batch.lengths[:, None] - last)
-    _check_asked(batch, asked)
+    _check_asked(batch)
     model.eval()
     answers = torch.cat([model(part.tokens, lengths=part.padding)[0].argmax(-1) for part in batch.split(rows)])
-    return float((answers == batch.targets)[asked].double().mean())
+    return float((answers == batch.targets)[batch.asked].double().mean())
 
 
 @torch.no_grad()
@@ -138,6 +134,6 @@ def nats_by_position(model: nn.Module, batch: TokenBatch) -> Tensor:
     return nats.sum(0) / batch.asked.sum(0)
 
 
-def _check_asked(batch: TokenBatch, asked: Tensor | None = None) -> None:
-    if not bool((batch.asked if asked is None else asked).any()):
+def _check_asked(batch: TokenBatch) -> None:
+    if not bool(batch.asked.any()):
         raise ValueError("no position is asked: every target is -100, so there is nothing to measure")

@@ -988,43 +988,46 @@ course.claim(
 # ## 11 · Does it help elsewhere?
 #
 # Parity was made for turning signs. So now a stream in which the next symbol follows a rule that is drawn anew for each
-# stream: rule A, then B, then A again, 48 tokens each. A model must learn the rule while it reads. The record has three
-# seeds, with the same size, steps and rate for all.
+# stream: rule A, then B, then A again, 96 tokens each. A model must learn the rule while it reads. The record is the one of
+# notebook 10: three seeds, and each family of models at the best of three learning rates.
 #
 # **Predict.** If a trained self-modifying model may rewrite its memory alone, how much worse does it get?
 
 # %%
-switching = load_sweep("rewriting_on_a_stream")
-nats = {  # (seeds, segments A B A, start or end)
-    (name, way): torch.tensor([row[way] for row in rows.values()], dtype=f64)
-    for name, rows in switching["results"].items()
-    for way in rows["0"]
-}
-guess = torch.log(torch.tensor(float(switching["model"]["symbols"])))
-print(f"nats a symbol, three seeds; who knows the rule pays {switching['best']:.2f}, who guesses {guess:.2f}")
-for key, values in nats.items():
-    ends = "  ".join(f"{start:.2f} -> {end:.2f}" for start, end in values.mean(0).tolist())
-    print(f"{', '.join(key):48} {ends}")
+streams = load_sweep("token_memories")["results"]["stream"]
+OWN16, WAYS = "self_modifying_16", {"nats": "as trained", "only memories": "only the memory rewritten", "frozen": "nothing"}
+ENDS = ((80, 96), (176, 192), (272, 288))  # the last 16 tokens of A, of B, of A again
+
+
+def at_ends(name, way):
+    """Return the loss in nats at the ends of the three segments, (seeds, 3)."""
+    rows = torch.tensor([row[way] for row in streams[name]["seeds"].values()], dtype=f64)
+    return torch.stack([rows[:, first:last].mean(1) for first, last in ENDS], 1)
+
+
+guess = torch.log(torch.tensor(16.0))
+print(f"nats a symbol at the end of A, B, A; three seeds; guessing costs {guess:.2f}")
+for way, words in WAYS.items():
+    print(f"self-modifying, C = 16, {words:27}", "  ".join(f"{loss:.2f}" for loss in at_ends(OWN16, way).mean(0)))
+for name, words in {"delta": "delta rule", "gated_delta": "delta rule with decay"}.items():
+    print(f"{words:51}", "  ".join(f"{loss:.2f}" for loss in at_ends(name, "nats").mean(0)))
 
 # %% tags=["claim"]
 from nlcore.metrics import confidence_interval
 
-SELF = "self-modifying, C = 16"
-at_end = {key: values[:, :, 1].mean(1) for key, values in nats.items()}  # ends of the three segments
-price = confidence_interval(at_end[SELF, "only the memory rewritten"] - at_end[SELF, "as trained"])
-behind = at_end[SELF, "as trained"] - at_end["delta rule", "as trained"]
+price = confidence_interval((at_ends(OWN16, "only memories") - at_ends(OWN16, "nats")).mean(1))
+behind = confidence_interval((at_ends(OWN16, "nats") - at_ends("gated_delta", "nats")).mean(1))
 course.claim(
-    "rewriting the memory alone changes the loss at the end of a segment by {a} nats: here the other boxes do nothing for it",
-    abs(price.mean) < 0.05,
+    "rewriting the memory alone changes the loss at the end of a segment by {a} nats; the model with everything rewritten is "
+    "{b} nats behind the delta rule with decay",
+    price.low < 0.1 and behind.mean > -0.05,
     a=price,
+    b=behind,
 )
 course.claim(
-    "with nothing rewritten it is {a:.2f}, as bad as guessing; and after these steps the delta rule is ahead with every seed, "
-    "by {b:.2f} to {c:.2f} nats",
-    abs(at_end[SELF, "nothing rewritten"].mean() - guess) < 0.1 and (behind > 0).all(),
-    a=at_end[SELF, "nothing rewritten"].mean(),
-    b=behind.min(),
-    c=behind.max(),
+    "with nothing rewritten it is {a:.2f}: what falls along the stream is learned in the stream",
+    at_ends(OWN16, "frozen").mean() > guess - 0.3,
+    a=at_ends(OWN16, "frozen").mean(),
 )
 
 # %% [markdown]
