@@ -1007,10 +1007,10 @@ def at_ends(name, way):
 
 guess = torch.log(torch.tensor(16.0))
 print(f"nats a symbol at the end of A, B, A; three seeds; guessing costs {guess:.2f}")
-for way, words in WAYS.items():
-    print(f"self-modifying, C = 16, {words:27}", "  ".join(f"{loss:.2f}" for loss in at_ends(OWN16, way).mean(0)))
-for name, words in {"delta": "delta rule", "gated_delta": "delta rule with decay"}.items():
-    print(f"{words:51}", "  ".join(f"{loss:.2f}" for loss in at_ends(name, "nats").mean(0)))
+for way, how in WAYS.items():
+    print(f"self-modifying, C = 16, {how:27}", "  ".join(f"{loss:.2f}" for loss in at_ends(OWN16, way).mean(0)))
+for name, how in {"delta": "delta rule", "gated_delta": "delta rule with decay"}.items():
+    print(f"{how:51}", "  ".join(f"{loss:.2f}" for loss in at_ends(name, "nats").mean(0)))
 
 # %% tags=["claim"]
 from nlcore.metrics import confidence_interval
