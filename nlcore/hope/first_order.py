@@ -1,0 +1,109 @@
+r"""A stretch read in first order: the outer loop's gradient, by hand, from the last piece back to the first.
+
+    W_j = start + left_j (W_{j-1} - start) - eta step_j           j = 1 .. N, one update each; the steps are constants
+
+For the outer loop the steps are constants, so only this is left to differentiate, with dW_j from what piece j read:
+
+    A_j         = dW_j + left_{j+1} A_{j+1}                       what reaches the weights after update j
+    d keep      = sum_j <A_j, W_{j-1} - start>
+    d log eta   = sum_j <A_j, (W_j - start) - left_j (W_{j-1} - start)>        as that difference is - eta step_j
+    d start     = sum_j dW_j                                      d learned = left_1 A_1, for what was learned before
+
+Everything that was computed to learn is used again, and the weights of one piece at a time are in the cache.
+
+Source    derived here; how far gradients flow back is left open in Nested Learning (Fig. 5 has a length for each level).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nlcore.hope.level import FastWeights, Seen, bend_back
+
+
+class Piece(NamedTuple):
+    """Some tokens that were read with the same weights.
+
+    Args     W: the weights. read: (B, 1, 1), for the update before them: 1 for a stream that had pairs to learn from,
+             else 0; None without an update. seen: the tokens.
+    """
+
+    W: FastWeights
+    read: Tensor | None
+    seen: Seen
+
+
+class FirstOrder(torch.autograd.Function):
+    """(run, pieces, W1, W2, learned W1, learned W2, log eta, keep, x, a) -> y, and what is learned if it has changed.
+
+    The first two are no tensors: `run` reads the stretch and fills the list `pieces`. Learned is None for nothing.
+    """
+
+    @staticmethod
+    def forward(run: Callable[[], tuple[Tensor, ...]], pieces: list[Piece], *inputs: Tensor | None) -> Any:
+        """Return what `run` returns."""
+        return run()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep the pieces and the inputs."""
+        _, ctx.pieces, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *d_learned: Tensor | None) -> Any:
+        """Return the gradients, see above."""
+        W1, W2, learned1, learned2, _, keep, x, a = ctx.saved_tensors
+        start, pieces = FastWeights(W1, W2), ctx.pieces
+        first = start if learned1 is None else start.plus(FastWeights(learned1, learned2))
+        dy = torch.zeros_like(x) if dy is None else dy
+        reach: list[Tensor | None] = list(d_learned) if d_learned else [None, None]
+        numbers = torch.zeros_like(keep), torch.zeros_like(keep)
+        dys = dy.split([piece.seen.z.shape[1] for piece in pieces], 1)
+        dz = [bend_back(part @ piece.W.W2, piece.seen.z) for part, piece in zip(dys, pieces, strict=True)]
+        for j, piece in reversed(list(enumerate(pieces))):
+            if piece.W.W1.ndim == 2:  # nothing is learned yet
+                continue
+            rows, columns = (dz[j], dys[j]), (piece.seen.a, piece.seen.h)
+            reach = [_plus(*each) for each in zip(reach, rows, columns, strict=True)]
+            if piece.read is not None:
+                reach, more = _before_update(reach, piece, pieces[j - 1].W if j else first, start, keep)
+                numbers = numbers[0] + more[0], numbers[1] + more[1]
+        da = torch.cat([part @ piece.W.W1 for part, piece in zip(dz, pieces, strict=True)], 1)
+        h = torch.cat([piece.seen.h for piece in pieces], 1)
+        d_start = torch.cat(dz, 1).flatten(0, 1).mT @ a.flatten(0, 1), dy.flatten(0, 1).mT @ h.flatten(0, 1)
+        return None, None, *d_start, *([None, None] if learned1 is None else reach), *numbers, dy, da
+
+
+def _plus(total: Tensor | None, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return total + rows^T columns, (B, r, c), for rows (B, n, r) and columns (B, n, c)."""
+    return rows.mT @ columns if total is None else torch.baddbmm(total, rows.mT, columns)
+
+
+def _before_update(
+    reach: Sequence[Tensor | None], piece: Piece, before: FastWeights, start: FastWeights, keep: Tensor
+) -> tuple[list[Tensor | None], tuple[Tensor, Tensor]]:
+    """Return what reaches the weights before an update, and the parts of d log eta and d keep.
+
+    Args     reach: A_j for both matrices. piece: the first one after it. before: the weights before it.
+             start: where the stream began. keep: one number.
+    """
+    assert piece.read is not None
+    left = 1.0 - piece.read * (1.0 - keep)
+    d_log_lr, d_keep = torch.zeros_like(left), torch.zeros_like(left)
+    for A, now, old, begin in zip(reach, piece.W, before, start, strict=True):
+        d_left = _product(A, old - begin) if old.ndim == 3 else torch.zeros_like(left)
+        d_log_lr = d_log_lr + _product(A, now - begin) - left * d_left
+        d_keep = d_keep + piece.read * d_left
+    return [left * A for A in reach], (d_log_lr.sum(), d_keep.sum())
+
+
+def _product(x: Tensor | None, y: Tensor) -> Tensor:
+    """Return the inner product of matrices (B, r, c) of each stream, (B, 1, 1)."""
+    assert x is not None
+    return x.flatten(1).unsqueeze(1) @ y.flatten(1).unsqueeze(2)
