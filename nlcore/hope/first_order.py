@@ -28,8 +28,8 @@ from nlcore.hope.level import FastWeights, Seen, bend_back
 class Piece(NamedTuple):
     """Some tokens that were read with the same weights.
 
-    Args     W: the weights. read: (B, 1, 1), for the update before them: 1 for a stream that had pairs to learn from,
-             else 0; None without an update. seen: the tokens.
+    Args     W: the weights. read: (B, 1, 1), for the update before them: true for a stream that had pairs to learn
+             from; None without an update. seen: the tokens.
     """
 
     W: FastWeights
@@ -94,13 +94,13 @@ def _before_update(
              start: where the stream began. keep: one number.
     """
     assert piece.read is not None
-    left = 1.0 - piece.read * (1.0 - keep)
-    d_log_lr, d_keep = torch.zeros_like(left), torch.zeros_like(left)
-    for A, now, old, begin in zip(reach, piece.W, before, start, strict=True):
-        d_left = _product(A, old - begin) if old.ndim == 3 else torch.zeros_like(left)
-        d_log_lr = d_log_lr + _product(A, now - begin) - left * d_left
-        d_keep = d_keep + piece.read * d_left
-    return [left * A for A in reach], (d_log_lr.sum(), d_keep.sum())
+    left = torch.where(piece.read, keep, 1.0)
+    d_log_lr = sum(_product(A, now - begin) for A, now, begin in zip(reach, piece.W, start, strict=True))
+    if before.W1.ndim == 2:  # nothing was learned yet
+        return [left * A for A in reach if A is not None], (d_log_lr.sum(), torch.zeros_like(keep))
+    d_left = sum(_product(A, old - begin) for A, old, begin in zip(reach, before, start, strict=True))
+    numbers = (d_log_lr - left * d_left).sum(), torch.where(piece.read, d_left, 0.0).sum()
+    return [left * A for A in reach if A is not None], numbers
 
 
 def _product(x: Tensor | None, y: Tensor) -> Tensor:

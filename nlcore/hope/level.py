@@ -110,13 +110,13 @@ def updated(
 ) -> tuple[FastWeights, Tensor]:
     """Return the weights after a full period, (B, h, d) and (B, d, h), and which streams learned, (B, 1, 1).
 
-    A stream that had no pair in the period (0, else 1) loses nothing either.
+    A stream that had no pair in the period loses nothing either.
 
     Args     W: the weights it was read with. start: (h, d) and (d, h). pairs: of the period. lr, keep: one number each.
     """
     total = pairs.bend.sum(1, keepdim=True)
-    read = (total > 0).to(total.dtype)
-    left = 1.0 - read * (1.0 - keep)
+    read = total > 0
+    left = torch.where(read, keep, 1.0)
     rates = (lr / (largest(part, pairs.bend) + total).clamp_min(torch.finfo(total.dtype).tiny) for part in (pairs.a, pairs.h))
     outer = ((pairs.dz, pairs.a), (pairs.error, pairs.h))
     after = []
@@ -135,4 +135,4 @@ def largest(x: Tensor, weight: Tensor) -> Tensor:
     """
     weighted = x * weight
     products = x @ weighted.mT if x.shape[1] <= x.shape[2] else weighted.mT @ x
-    return products.abs().sum(-1).amax(-1)[:, None, None]
+    return torch.linalg.vector_norm(products, 1, -1).amax(-1)[:, None, None]
