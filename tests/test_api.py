@@ -44,6 +44,19 @@ SNAPSHOT = {
         "softmax_attention",
         "titans_memory",
     },
+    "nlcore.hope": {
+        "HopeAttentionBlock",
+        "HopeBlock",
+        "HopeConfig",
+        "HopeLM",
+        "TokenContinuum",
+        "TransformerLM",
+        "generate",
+        "load_stream",
+        "reset",
+        "save_stream",
+        "stream",
+    },
     "nlcore.tasks": {"digits", "fashion", "split_classes", "permuted_pixels", "rotated_images"},
     "nlcore.training": {"fit", "evaluate", "accuracy"},
     "nlcore.continual": {
@@ -153,6 +166,7 @@ ORDER = [
     "brainwaves",
     "transfer",
     "sequence",
+    "hope",
     "course",
 ]
 

@@ -30,6 +30,8 @@ SETTINGS: dict[str, dict] = {
         "own_value": False,
         "silu": False,
     },
+    "hebbian": {"rule": "hebbian", "target_bound": 1.0},
+    "hebbian, momentum to zero": {"rule": "hebbian", "momentum": 0.5, "decay_to": "zero", "lr_max": 0.3},
     "momentum": {"momentum": 0.8, "lr_max": 0.5},
     "momentum to zero": {"momentum": 0.8, "lr_max": 0.5, "decay_to": "zero", "rule": "dgd_l2"},
     "momentum, no fading": {"momentum": 0.8, "lr_max": 0.5, "retain": 1.0},

@@ -6,7 +6,7 @@ r"""The blocks of HOPE: a memory that is written at every token, then memories t
 The paper leaves norms and residuals out of its equations. Chosen here: norms before each part (as its baselines have
 them), one residual path, and the convolution inside the mixer, on what its boxes and queries read.
 
-Source    Behrouz et al. 2025, Nested Learning, section 8.3, Eq. 94-97; section 9 for the convolution and Hope-Attention.
+Source    Behrouz et al. 2025, Nested Learning, section 8.3, Eq. 94-97; section 9: the convolution, Hope-Attention.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class ContinuumBlock(Block):
         Returns  y (B, T, dim) and the state.
         """
         if state is not None and not isinstance(state, HopeBlockState):
-            raise TypeError(f"state must be a HopeBlockState, what the call before returned; got {type(state).__name__}")
+            raise TypeError(
+                f"state must be a HopeBlockState, what the call before returned; got {type(state).__name__}"
+            )
         before, cms = state or HopeBlockState(None)
         with holding(self.mixer, () if reading is None else reading.held):
             x, mixed = super().forward(x, before, lengths)
@@ -133,9 +135,7 @@ class HopeAttentionBlock(ContinuumBlock):
         **cms: Any,
     ) -> None:
         made: dict[str, Any] = {"dtype": dtype, "device": device}
-        super().__init__(
-            SoftmaxAttention(dim, heads, **made, **(attention or {})), dim, periods=periods, **made, **cms
-        )
+        super().__init__(SoftmaxAttention(dim, heads, **made, **(attention or {})), dim, periods=periods, **made, **cms)
 
 
 def titans_layer(form: str, dim: int, heads: int, **settings: Any) -> SelfModifyingTitans:

@@ -172,9 +172,7 @@ class TokenContinuum(nn.Module):
         return state
 
 
-def _lesson(
-    reading: Reading, before: ContinuumState, lengths: Tensor | None, x: Tensor, second_order: bool
-) -> Lesson:
+def _lesson(reading: Reading, before: ContinuumState, lengths: Tensor | None, x: Tensor, second_order: bool) -> Lesson:
     """Return what there is to learn in a stretch: which pairs are complete."""
     first, live = before.waiting, None
     if lengths is not None:

@@ -11,7 +11,7 @@ For the outer loop the steps are constants, so only this is left to differentiat
 
 Everything that was computed to learn is used again, and the weights of one piece at a time are in the cache.
 
-Source    derived here; how far gradients flow back is left open in Nested Learning (Fig. 5 has a length for each level).
+Source    derived here; how far gradients flow back is left open in the paper (Fig. 5 has a length for each level).
 """
 
 from __future__ import annotations
@@ -37,21 +37,40 @@ class Piece(NamedTuple):
     seen: Seen
 
 
-class FirstOrder(torch.autograd.Function):
-    """(run, pieces, W1, W2, learned W1, learned W2, log eta, keep, x, a) -> y, and what is learned if it has changed.
+class Record:
+    """What a stretch leaves for its gradient.
 
-    The first two are no tensors: `run` reads the stretch and fills the list `pieces`. Learned is None for nothing.
+    Args     learn: (level, x, a, state, lesson) -> y, the state after it, and the pieces.
+    """
+
+    def __init__(self, learn: Callable[..., Any]) -> None:
+        self.learn = learn
+        self.pieces: list[Piece] = []
+        self.after: Any = None
+
+
+class FirstOrder(torch.autograd.Function):
+    """(record, (level, state, lesson), W1, W2, learned W1, learned W2, log eta, keep, x, a) -> (y, ...).
+
+    What follows y is what is learned, if there was an update. The second input is taken as constant. Learned is None
+    for nothing.
     """
 
     @staticmethod
-    def forward(run: Callable[[], tuple[Tensor, ...]], pieces: list[Piece], *inputs: Tensor | None) -> Any:
-        """Return what `run` returns."""
-        return run()
+    def forward(record: Record, constants: Any, *inputs: Any) -> Any:
+        """Read and learn; fill the record."""
+        level, state, lesson = constants
+        W1, W2, learned1, learned2, log_lr, keep, x, a = inputs
+        level = level._replace(start=FastWeights(W1, W2), log_lr=log_lr, keep=keep)
+        state = state._replace(learned=None if learned1 is None else FastWeights(learned1, learned2))
+        y, record.after, record.pieces = record.learn(level, x, a, state, lesson)
+        moved = any(piece.read is not None for piece in record.pieces)
+        return (y, *record.after.learned) if moved else (y,)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep the pieces and the inputs."""
-        _, ctx.pieces, *tensors = inputs
+        """Keep the record and the inputs."""
+        ctx.record, _, *tensors = inputs
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
 
@@ -59,7 +78,7 @@ class FirstOrder(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, *d_learned: Tensor | None) -> Any:
         """Return the gradients, see above."""
         W1, W2, learned1, learned2, _, keep, x, a = ctx.saved_tensors
-        start, pieces = FastWeights(W1, W2), ctx.pieces
+        start, pieces = FastWeights(W1, W2), ctx.record.pieces
         first = start if learned1 is None else start.plus(FastWeights(learned1, learned2))
         dy = torch.zeros_like(x) if dy is None else dy
         reach: list[Tensor | None] = list(d_learned) if d_learned else [None, None]
@@ -95,15 +114,18 @@ def _before_update(
     """
     assert piece.read is not None
     left = torch.where(piece.read, keep, 1.0)
-    d_log_lr = sum(_product(A, now - begin) for A, now, begin in zip(reach, piece.W, start, strict=True))
+    d_log_lr = _products(reach, piece.W, start)
     if before.W1.ndim == 2:  # nothing was learned yet
         return [left * A for A in reach if A is not None], (d_log_lr.sum(), torch.zeros_like(keep))
-    d_left = sum(_product(A, old - begin) for A, old, begin in zip(reach, before, start, strict=True))
+    d_left = _products(reach, before, start)
     numbers = (d_log_lr - left * d_left).sum(), torch.where(piece.read, d_left, 0.0).sum()
     return [left * A for A in reach if A is not None], numbers
 
 
-def _product(x: Tensor | None, y: Tensor) -> Tensor:
-    """Return the inner product of matrices (B, r, c) of each stream, (B, 1, 1)."""
-    assert x is not None
-    return x.flatten(1).unsqueeze(1) @ y.flatten(1).unsqueeze(2)
+def _products(reach: Sequence[Tensor | None], W: FastWeights, start: FastWeights) -> Tensor:
+    """Return the inner product of what reaches both matrices with W - start, for each stream, (B, 1, 1)."""
+    parts = []
+    for A, now, begin in zip(reach, W, start, strict=True):
+        assert A is not None
+        parts.append(A.flatten(1).unsqueeze(1) @ (now - begin).flatten(1).unsqueeze(2))
+    return parts[0] + parts[1]

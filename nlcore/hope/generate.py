@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,13 +55,11 @@ def generate(
     Raises   ValueError or TypeError for settings that do not fit.
     """
     check_count("count", count)
+    how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "state": state, "generator": generator}
     drawn, after = [], state
-    for token, after in stream(
-        model, tokens, temperature=temperature, top_k=top_k, state=state, generator=generator, **reading
-    ):
+    for token, now in islice(stream(model, tokens, **how, **reading), count):
         drawn.append(token)
-        if len(drawn) == count:
-            break
+        after = now
     assert after is not None
     return Generated(torch.stack(drawn, 1), after)
 
@@ -122,6 +121,8 @@ def load_stream(path: str | Path, device: torch.device | str | None = None) -> M
 
 def _check_draw(temperature: float, top_k: int | None, vocabulary: int) -> None:
     if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(f"temperature must be a finite number >= 0, got {temperature}; try 1.0, or 0 for the likeliest")
+        raise ValueError(
+            f"temperature must be a finite number >= 0, got {temperature}; try 1.0, or 0 for the likeliest"
+        )
     if top_k is not None and not 1 <= check_count("top_k", top_k) <= vocabulary:
         raise ValueError(f"top_k must lie in 1 .. {vocabulary}, the vocabulary, or be None; got {top_k}")

@@ -90,9 +90,7 @@ def bend_back(dh: Tensor, z: Tensor) -> Tensor:
     return torch.ops.aten.gelu_backward(dh, z, approximate="tanh")
 
 
-def pairs_of(
-    W: FastWeights, seen: Seen, error: Tensor, bend: Tensor, live: Tensor | None = None
-) -> Pairs:
+def pairs_of(W: FastWeights, seen: Seen, error: Tensor, bend: Tensor, live: Tensor | None = None) -> Pairs:
     """Return the pairs (hidden state, next token) of some tokens.
 
     Args     W: what the tokens were read with. seen: the tokens. error: (B, n, d), bend: (B, n, 1), from the readout.
@@ -116,8 +114,9 @@ def updated(
     """
     total = pairs.bend.sum(1, keepdim=True)
     read = total > 0
-    left = torch.where(read, keep, 1.0)
-    rates = (lr / (largest(part, pairs.bend) + total).clamp_min(torch.finfo(total.dtype).tiny) for part in (pairs.a, pairs.h))
+    left = torch.where(read, torch.as_tensor(keep, dtype=total.dtype, device=total.device), 1.0)
+    tiny = torch.finfo(total.dtype).tiny
+    rates = (lr / (largest(part, pairs.bend) + total).clamp_min(tiny) for part in (pairs.a, pairs.h))
     outer = ((pairs.dz, pairs.a), (pairs.error, pairs.h))
     after = []
     for old, begin, rate, (rows, columns) in zip(W, start, rates, outer, strict=True):

@@ -36,8 +36,8 @@ def held_in_block(model: TokenModel, names: Sequence[str]) -> list[set[str]]:
     if unknown:
         known = sorted({level for block in model.blocks for level in _writable(block)})
         raise ValueError(
-            f"{', '.join(map(repr, unknown))} is no level that a stream writes here; there are {', '.join(known)}, each "
-            'also with its block before it ("block 1: ..."), and "cms", "titans", "all"'
+            f"{', '.join(map(repr, unknown))} is no level that a stream writes here; there are {', '.join(known)}, "
+            'each also with its block before it ("block 1: ..."), and "cms", "titans", "all"'
         )
     return found
 

@@ -125,9 +125,7 @@ def _new_block(config: HopeConfig, made: dict[str, Any]) -> nn.Module:
         mixer = attend if attention else titans_layer(config.form, dim, heads, **config.titans, **made)
         return Block(mixer, dim, config.static_ffn, **made)
     if attention:
-        return HopeAttentionBlock(
-            dim, heads, attention={"conv_width": config.conv_width}, **config.continuum, **made
-        )
+        return HopeAttentionBlock(dim, heads, attention={"conv_width": config.conv_width}, **config.continuum, **made)
     return HopeBlock(dim, heads, form=config.form, titans=config.titans, **config.continuum, **made)
 
 

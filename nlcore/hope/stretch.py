@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nlcore.hope.first_order import FirstOrder, Piece
+from nlcore.hope.first_order import FirstOrder, Piece, Record
 from nlcore.hope.level import FastWeights, Pairs, Seen, pairs_of, see, updated
 from nlcore.hope.readout import Readout
 from nlcore.sequence import saving
@@ -88,24 +88,14 @@ def read_level(level: Level, x: Tensor, state: FastLevel, lesson: Lesson | None)
     return read_first_order(level, x, a, state, lesson)
 
 
-def read_first_order(
-    level: Level, x: Tensor, a: Tensor, state: FastLevel, lesson: Lesson
-) -> tuple[Tensor, FastLevel]:
+def read_first_order(level: Level, x: Tensor, a: Tensor, state: FastLevel, lesson: Lesson) -> tuple[Tensor, FastLevel]:
     """Read and learn without a graph of it; the gradient of the outer loop is worked out by hand (`first_order`)."""
-    pieces: list[Piece] = []
-    after = FastLevel()
-
-    def run() -> tuple[Tensor, ...]:
-        nonlocal after
-        with torch.no_grad():
-            y, after, found = learn(level, x, a, state, lesson)
-        pieces.extend(found)
-        return (y, *after.learned) if any(piece.read is not None for piece in found) and after.learned else (y,)
-
+    record = Record(learn)
     learned = state.learned or (None, None)
     keep = torch.as_tensor(level.keep, dtype=x.dtype, device=x.device)
-    y, *found = FirstOrder.apply(run, pieces, *level.start, *learned, level.log_lr, keep, x, a)
-    return y, after._replace(learned=FastWeights(*found) if found else state.learned)
+    constants = level, state, lesson
+    y, *found = FirstOrder.apply(record, constants, *level.start, *learned, level.log_lr, keep, x, a)
+    return y, record.after._replace(learned=FastWeights(*found) if found else state.learned)
 
 
 def piece_sizes(clock: int, T: int, period: int) -> list[int]:

@@ -46,7 +46,8 @@ def fit_tokens(
     A progress bar is shown; set the environment variable NLCORE_PROGRESS=0 to hide it. The same model, seed and machine
     give the same weights.
 
-    Args     model: as in `ReadsTokens`; the batches follow it to its device. draw: generator -> a batch. steps: number
+    Args     model: as in `ReadsTokens`; the batches follow it to its device. If it has `parameter_groups`, these say what
+             learns faster or slower. draw: generator -> a batch. steps: number
              of updates. lr: the highest learning rate. seed: of the generator that `draw` gets. weight_decay: of all
              weights. clip: longest gradient. on_step: called with the step number after each update.
     Returns  the losses in nats, `steps` numbers.
@@ -57,12 +58,15 @@ def fit_tokens(
         raise ValueError(f"expected steps >= 0 and a learning rate above 0, got {steps} and {lr}")
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=BETAS, weight_decay=weight_decay)
+    find: Any = getattr(model, "parameter_groups", None)
+    weights = model.parameters() if find is None else find(lr)
+    optimizer = torch.optim.AdamW(weights, lr=lr, betas=BETAS, weight_decay=weight_decay)
+    highest = [group["lr"] for group in optimizer.param_groups]
     losses = []
     model.train()
     for step in with_bar(range(steps), steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * rate_at(step, steps)
+        for group, most in zip(optimizer.param_groups, highest, strict=True):
+            group["lr"] = most * rate_at(step, steps)
         loss = token_loss(model, draw(generator).to(device))
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
