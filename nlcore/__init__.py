@@ -13,7 +13,17 @@ An independent teaching reimplementation of Behrouz, Razaviyayn, Zhong, Mirrokni
 Deep Learning Architectures*, NeurIPS 2025, arXiv 2512.24695; not by the authors of the paper.
 """
 
-from nlcore import cms, hope, levels, memory, metrics, optimizers, sequence, tasks, training
+from importlib import import_module
+from typing import Any
+
+from nlcore import cms, levels, memory, metrics, optimizers, sequence, tasks, training
 
 __version__ = "0.1.0"
 __all__ = ["cms", "hope", "levels", "memory", "metrics", "optimizers", "sequence", "tasks", "training"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `nlcore.hope` when it is asked for: importing nlcore stays quick."""
+    if name == "hope":
+        return import_module("nlcore.hope")
+    raise AttributeError(f"module 'nlcore' has no attribute {name!r}")

@@ -1,5 +1,8 @@
 """The settings of a HOPE model, or of the Transformer beside it, in one small record; each ablation is one of them.
 
+Ablations: cms=False, learns="never", periods=(32,) or (32, 32, 32) for one period only, write="hebbian" for no DGD,
+momentum=0.9, decay=False, rewrite=False.
+
 Presets: `HopeConfig.tiny` trains in about a minute on a CPU, `HopeConfig.small` on a free GPU.
 
 Source    Behrouz et al. 2025, Nested Learning, section 8 and Table 6 (what was left out, one part at a time). Sizes,
@@ -37,9 +40,9 @@ class HopeConfig:
              learns: how the CMS learns in the forward pass: "first_order", "second_order" or "never". lr_start,
              keep_start: where its learned step size and decay begin.
              tied: the head reads with the embedding.
-             Ablations: cms=False (one static MLP of equal width), periods=(16,) or (16, 16, 16) (one period only),
-             write="hebbian" (no DGD; None is what the form has), momentum > 0 (of the writes), decay=False (nothing
-             fades), rewrite=False (the inner projections stay as trained).
+             cms: False has one static MLP of equal width in its place. write: None, as the form has it, or "delta",
+             "dgd_l2", or "hebbian" (no DGD). momentum: of the writes, in [0, 1). decay: False lets nothing fade.
+             rewrite: False leaves the inner projections as trained; only the memory is written.
     Raises   ValueError or TypeError that says which setting does not fit.
     """
 
