@@ -127,5 +127,5 @@ def _products(reach: Sequence[Tensor | None], W: FastWeights, start: FastWeights
     parts = []
     for A, now, begin in zip(reach, W, start, strict=True):
         assert A is not None
-        parts.append(A.flatten(1).unsqueeze(1) @ (now - begin).flatten(1).unsqueeze(2))
+        parts.append((A * (now - begin)).sum((1, 2), keepdim=True))
     return parts[0] + parts[1]

@@ -46,8 +46,8 @@ def fit_tokens(
     A progress bar is shown; set the environment variable NLCORE_PROGRESS=0 to hide it. The same model, seed and machine
     give the same weights.
 
-    Args     model: as in `ReadsTokens`; the batches follow it to its device. Its `parameter_groups`, if it has them, say
-             what learns faster or slower. draw: generator -> a batch. steps: number of updates. lr: the highest learning
+    Args     model: as in `ReadsTokens`; the batches follow it to its device. Its `parameter_groups`, if there are any,
+             say what learns faster. draw: generator -> a batch. steps: number of updates. lr: the highest learning
              rate. seed: of the generator that `draw` gets. weight_decay: of all weights. clip: longest gradient.
              on_step: called with the step number after each update.
     Returns  the losses in nats, `steps` numbers.

@@ -68,7 +68,8 @@ def settle(
     """
     bent = {name: unit(silu(parts[name]) if rules.silu else parts[name]) for name in ("k", "q") if name in parts}
     v = unit(parts["v"]) if rules.unit_values else parts["v"]
-    lr = rules.lr_max * (parts["lr"] + lr_bias[:, None]).sigmoid()
+    lr = (parts["lr"] + lr_bias[:, None]).sigmoid()
+    lr = lr if rules.lr_max == 1.0 else rules.lr_max * lr
     log_retain = None
     if "retain" in parts:
         log_retain = logsigmoid(parts["retain"] + retain_bias[:, None]).clamp_min(LEAST_LOG)
