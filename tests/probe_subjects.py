@@ -13,10 +13,10 @@ from torch.nn.functional import normalize
 from nlcore.cms import ContinuumMemory
 from nlcore.hope import HopeConfig, HopeLM
 from nlcore.sequence.attention import softmax_attention
-from nlcore.sequence.deep import deep_titans_memory
-from nlcore.sequence.deep_weights import DeepWeights, new_deep_weights
+from nlcore.sequence.deep.memory import deep_titans_memory
+from nlcore.sequence.deep.weights import DeepWeights, new_deep_weights
+from nlcore.sequence.layers.named import MIXERS, mixer, named_model
 from nlcore.sequence.memories import delta_rule, linear_attention, oja_rule
-from nlcore.sequence.named import MIXERS, mixer, named_model
 from nlcore.sequence.self_modifying import SelfModifyingTitans
 from nlcore.sequence.self_modifying.layer import LITERAL
 from nlcore.sequence.titans import titans_memory
@@ -122,7 +122,7 @@ GRU_LIMITS = {"vectorised": "Batching rule not implemented", "compiled": "Dynamo
 
 
 def layer(name: str, watch: dict[str, Callable[[Any], Tensor]], tag: str = "", **settings: Any) -> Subject:
-    """Return the subject of a layer by its name in `nlcore.sequence.named`."""
+    """Return the subject of a layer by its name in `nlcore.sequence.layers.named`."""
     return Subject(
         f"{name} layer{tag}",
         lambda dtype: mixer(name, 2 * DIM, HEADS, dtype=dtype, **settings),
@@ -162,10 +162,7 @@ def self_modifying(name: str, memory: int, projections: int, **settings: Any) ->
         padding_counts=max(memory, projections) > 1,
         watch=watch if not settings.get("adaptive_q") else None,
         periods={"memory": memory, "lr retain k v": projections} if not settings.get("adaptive_q") else {},
-        limits={
-            **({} if settings.get("token_by_token") else {"compiled": "groupby"}),  # which torch.compile does not trace
-            **({"huge": "not finite"} if settings.get("rule") == "dgd_l2" else {}),  # as printed: nothing is bounded
-        },
+        limits={"huge": "not finite"} if settings.get("rule") == "dgd_l2" else {},  # as printed: nothing is bounded
     )
 
 
@@ -188,7 +185,7 @@ def hope(name: str, **settings: Any) -> Subject:
         padding_counts=True,
         watch=watch if periods else None,
         periods=periods,
-        limits={"vectorised": "calling .item", **({"compiled": "groupby"} if config.mixer == "titans" else {})},
+        limits={"vectorised": "calling .item"},  # it looks whether the tokens are in the vocabulary
     )
 
 

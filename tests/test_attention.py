@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from nlcore.sequence.attention import CacheState, nadaraya_watson, softmax_attention
-from nlcore.sequence.rotary import rotate
+from nlcore.sequence.layers.rotary import rotate
 from nlcore.sequence.saving import as_plain, from_plain
 
 B, H, T, DK, DV = 3, 2, 13, 4, 5

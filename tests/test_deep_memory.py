@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from nlcore.sequence.deep import deep_titans_memory
-from nlcore.sequence.deep_weights import DeepState, DeepWeights, gelu_slope, new_deep_weights, reach, read_deep
+from nlcore.sequence.deep.memory import deep_titans_memory
+from nlcore.sequence.deep.weights import DeepState, DeepWeights, gelu_slope, new_deep_weights, reach, read_deep
 
 B, H, T, D, HIDDEN = 3, 2, 21, 4, 6
 

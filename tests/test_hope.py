@@ -14,7 +14,7 @@ from nlcore.hope.continuum import ContinuumState, Reading
 from nlcore.hope.level import largest
 from nlcore.hope.readout import Readout, new_readout
 from nlcore.hope.reference import token_loop
-from nlcore.sequence.norms import rms
+from nlcore.sequence.layers.norms import rms
 
 F64 = torch.float64
 B, T, D, H, V = 3, 23, 6, 9, 11

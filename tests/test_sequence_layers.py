@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from nlcore.levels import nest, order_levels
-from nlcore.sequence.convolution import CausalConvolution
-from nlcore.sequence.layers import DeltaRule, LinearAttention, SoftmaxAttention
-from nlcore.sequence.mixer import MixerState, TokenMixer
-from nlcore.sequence.named import MIXERS, mixer
-from nlcore.sequence.norms import RMSNorm, rms, unit
-from nlcore.sequence.projections import Gate, Output, Projections
+from nlcore.sequence.layers.convolution import CausalConvolution
+from nlcore.sequence.layers.memories import DeltaRule, LinearAttention, SoftmaxAttention
+from nlcore.sequence.layers.mixer import MixerState, TokenMixer
+from nlcore.sequence.layers.named import MIXERS, mixer
+from nlcore.sequence.layers.norms import RMSNorm, rms, unit
+from nlcore.sequence.layers.projections import Gate, Output, Projections
+from nlcore.sequence.layers.titans import Titans
 from nlcore.sequence.saving import as_plain, from_plain, map_tensors
-from nlcore.sequence.titans_layer import Titans
 
 B, T, DIM, HEADS = 3, 21, 8, 2
 CUTS = [(8, 8, 5), (3, 9, 1, 8), (1,) * T, (0, 20, 0, 1)]

@@ -56,7 +56,7 @@ def test_the_record_was_made_with_these_settings_and_is_complete() -> None:
         assert set(RESULTS[task]) == set(one.models)
         for name, row in RESULTS[task].items():
             assert set(row["seeds"]) == {str(seed) for seed in range(one.seeds)}, (task, name)
-            assert one.seeds >= (5 if task == "parity" else 3)
+            assert one.seeds >= 3
 
 
 def test_each_family_chose_on_the_same_grid_and_with_another_seed() -> None:
@@ -86,11 +86,9 @@ def mean(task: str, name: str, test: str) -> float:
     return sum(values) / len(values)
 
 
-def test_what_the_notebooks_say_of_parity_and_overwriting() -> None:
-    assert mean("parity", "delta2", "40") > 0.95 > 0.65 > mean("parity", "delta", "40")
-    assert max(mean("parity", name, "40") for name in ("softmax", "softmax_nope", "linear")) < 0.65
-    assert mean("parity", "gru", "320") > 0.99
+def test_what_the_notebooks_say_of_overwriting_and_length() -> None:
     assert mean("recall_overwritten", "linear", "32") < 0.65 < 0.8 < mean("recall_overwritten", "titans", "32")
+    assert mean("passkey", "softmax", "2048") < 0.8 < 0.95 < mean("passkey", "softmax_nope", "2048")
 
 
 def test_the_checkpoints_are_those_of_the_contest_and_small() -> None:
@@ -113,20 +111,24 @@ def test_a_checkpoint_does_what_the_record_says(task: str, name: str) -> None:
         assert token_accuracy(model, batch) == pytest.approx(run["accuracy"][first], abs=0.01)
 
 
-def test_parity_is_learned_again_to_the_same_weights() -> None:
-    kept = load_checkpoint("parity_delta2", torch.float64)
-    model, _ = learn("parity", "delta2", 0, RESULTS["parity"]["delta2"]["seeds"]["0"]["rate"])
-    for key, value in model.state_dict().items():
-        torch.testing.assert_close(value, kept[key], rtol=1e-5, atol=1e-6)
+@pytest.mark.slow
+def test_a_model_is_learned_again() -> None:
+    """From nothing to the stored result; not to the last bit, which another processor rounds otherwise."""
+    run = RESULTS["recall"]["linear"]["seeds"]["0"]
+    model, row = learn("recall", "linear", 0, run["rate"])
+    kept = load_checkpoint("recall_linear")
+    assert {key: value.shape for key, value in model.state_dict().items()} == {k: v.shape for k, v in kept.items()}
+    again = measure("recall", model)["accuracy"]
+    assert again == pytest.approx(run["accuracy"], abs=0.06) and row["loss"] == pytest.approx(run["loss"], abs=0.06)
 
 
 def test_a_seed_gives_the_same_weights_and_touches_no_global_state() -> None:
     before = torch.random.get_rng_state()
-    one, same, other = (untrained("parity", "delta", seed).state_dict() for seed in (0, 0, 1))
+    one, same, other = (untrained("recall", "delta", seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(one[key], same[key]) for key in one)
     assert not torch.equal(one["head.weight"], other["head.weight"])
-    assert {value.dtype for value in one.values()} == {torch.float64}
+    assert {value.dtype for value in one.values()} == {torch.float32}
 
 
 def test_a_frozen_model_writes_nothing_and_recovers() -> None:
@@ -162,19 +164,19 @@ def test_only_the_memory_of_a_self_modifying_model_is_rewritten_for_a_while() ->
 
 def test_measures_have_the_names_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     tests = {"5": lambda g: formal_language("parity", 4, g, lengths=(5, 5))}
-    task = contest.TokenTask(tests["5"], tests, ("gru",), (), 2, 32, 3, 2, dtype=torch.float64, last=2)
-    monkeypatch.setitem(contest.TASKS, "parity", task)
-    model, row = learn("parity", "gru", 0, 0.01)
+    task = contest.TokenTask(tests["5"], tests, ("gru",), (), 2, 32, 3, 2, dtype=torch.float64)
+    monkeypatch.setitem(contest.TASKS, "recall", task)
+    model, row = learn("recall", "gru", 0, 0.01)
     assert set(row) == {"rate", "cpu_seconds", "parameters", "loss"}
-    assert set(measure("parity", model)) == {"accuracy", "last 2"}
+    assert set(measure("recall", model)) == {"accuracy"}
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: untrained("chess", "delta"), "one of the tasks parity, recall"),
-        (lambda: untrained("parity", "hope"), "one of the models .*delta2"),
-        (lambda: tuned_as("parity", "hope"), "one of the models"),
+        (lambda: untrained("chess", "delta"), "one of the tasks recall"),
+        (lambda: untrained("recall", "hope"), "one of the models .*delta"),
+        (lambda: tuned_as("recall", "hope"), "one of the models"),
         (lambda: trained("recall", "gru"), "no stored checkpoint 'recall_gru'"),
         (lambda: SCRIPT.best_rate({str(rate): {"failed": "nan"} for rate in RATES}), "not finite at any learning rate"),
     ],
@@ -224,19 +226,19 @@ def test_an_interrupted_run_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyP
     replaced |= {"save_sweep": stored.__setitem__, "stored_sweeps": lambda: list(stored)}
     for name, value in replaced.items():
         monkeypatch.setattr(SCRIPT, name, value)
-    monkeypatch.setattr("sys.argv", ["it", "--task", "parity", "--model", "softmax_nope", "--model", "softmax"])
+    monkeypatch.setattr("sys.argv", ["it", "--task", "recall", "--model", "softmax_nope", "--model", "softmax"])
     SCRIPT.main()
-    assert done == [("softmax", TUNING_SEED)] * 4 + [
-        (name, seed) for seed in range(TASKS["parity"].seeds) for name in ("softmax", "softmax_nope")
+    assert done == [("softmax", TUNING_SEED)] * len(RATES) + [
+        (name, seed) for seed in range(TASKS["recall"].seeds) for name in ("softmax", "softmax_nope")
     ]
-    rows = stored["token_memories"]["results"]["parity"]
+    rows = stored["token_memories"]["results"]["recall"]
     assert all(run["rate"] == 0.01 for row in rows.values() for run in row["seeds"].values())
     done.clear()
     SCRIPT.main()
     assert done == []
-    del rows["softmax_nope"]["seeds"]["3"]
+    del rows["softmax_nope"]["seeds"]["2"]
     SCRIPT.main()
-    assert done == [("softmax_nope", 3)]
+    assert done == [("softmax_nope", 2)]
     stored["token_memories"]["rates"] = [0.1]
     with pytest.raises(ValueError, match="made with other settings"):
         SCRIPT.main()

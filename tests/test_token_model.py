@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from nlcore.levels import nest
-from nlcore.sequence.layers import DeltaRule, SoftmaxAttention
+from nlcore.sequence.layers.memories import DeltaRule, SoftmaxAttention
+from nlcore.sequence.layers.named import MIXERS, named_model
 from nlcore.sequence.model import Block, FeedForward, ModelState, TokenModel
-from nlcore.sequence.named import MIXERS, named_model
 from nlcore.sequence.saving import as_plain, from_plain
 
 B, T, V = 3, 19, 11

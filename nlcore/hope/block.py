@@ -23,7 +23,7 @@ from nlcore.hope.continuum import ContinuumState, Reading, TokenContinuum
 from nlcore.levels import Level
 from nlcore.optimizers.checks import check_choice
 from nlcore.sequence import saving
-from nlcore.sequence.layers import SoftmaxAttention
+from nlcore.sequence.layers.memories import SoftmaxAttention
 from nlcore.sequence.model import Block
 from nlcore.sequence.self_modifying import SelfModifyingTitans
 

@@ -25,7 +25,7 @@ from nlcore.hope.stretch import FastLevel, Lesson, Level, read_level
 from nlcore.levels import Level as Named
 from nlcore.optimizers.checks import check_choice, check_count
 from nlcore.sequence import saving
-from nlcore.sequence.norms import RMSNorm
+from nlcore.sequence.layers.norms import RMSNorm
 from nlcore.sequence.states import precise
 
 LR_START, KEEP_START = 1.0, 0.982

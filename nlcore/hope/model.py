@@ -21,7 +21,7 @@ from nlcore.hope.config import HopeConfig
 from nlcore.hope.continuum import Reading
 from nlcore.hope.levels import held_in_block
 from nlcore.hope.readout import new_readout
-from nlcore.sequence.layers import SoftmaxAttention
+from nlcore.sequence.layers.memories import SoftmaxAttention
 from nlcore.sequence.model import Block, ModelState, TokenModel, next_state
 from nlcore.sequence.states import precise
 

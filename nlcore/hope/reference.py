@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, gelu
 from nlcore.hope.continuum import TokenContinuum
 from nlcore.hope.readout import Readout
 from nlcore.hope.stretch import Level
-from nlcore.sequence.norms import rms
+from nlcore.sequence.layers.norms import rms
 
 
 class Open(NamedTuple):

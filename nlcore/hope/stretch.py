@@ -22,7 +22,7 @@ from nlcore.hope.first_order import FirstOrder, Piece, Record
 from nlcore.hope.level import FastWeights, Pairs, Seen, pairs_of, see, updated
 from nlcore.hope.readout import Readout
 from nlcore.sequence import saving
-from nlcore.sequence.norms import rms
+from nlcore.sequence.layers.norms import rms
 from nlcore.sequence.self_modifying.chunks import segment_sizes
 
 

@@ -4,18 +4,18 @@ Functions on queries, keys, values and gates come first; layers wrap them; `Toke
 """
 
 from nlcore.sequence.attention import CacheState, nadaraya_watson, softmax_attention
-from nlcore.sequence.deep import deep_titans_memory
-from nlcore.sequence.deep_weights import DeepState, DeepWeights
-from nlcore.sequence.gru import GRU
-from nlcore.sequence.layers import DeltaRule, LinearAttention, SoftmaxAttention
+from nlcore.sequence.deep.memory import deep_titans_memory
+from nlcore.sequence.deep.weights import DeepState, DeepWeights
+from nlcore.sequence.layers.gru import GRU
+from nlcore.sequence.layers.memories import DeltaRule, LinearAttention, SoftmaxAttention
+from nlcore.sequence.layers.named import mixer, named_model
+from nlcore.sequence.layers.titans import Titans
 from nlcore.sequence.memories import delta_rule, linear_attention, oja_rule
 from nlcore.sequence.model import Block, TokenModel
-from nlcore.sequence.named import mixer, named_model
 from nlcore.sequence.saving import as_plain, from_plain
 from nlcore.sequence.self_modifying import SelfModifyingTitans, self_modifying_memory, transition_eigenvalue
 from nlcore.sequence.states import MemoryState
 from nlcore.sequence.titans import titans_memory
-from nlcore.sequence.titans_layer import Titans
 
 __all__ = [
     "GRU",

@@ -58,26 +58,48 @@ def fit_tokens(
         raise ValueError(f"expected steps >= 0 and a learning rate above 0, got {steps} and {lr}")
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    find: Any = getattr(model, "parameter_groups", None)
-    weights = model.parameters() if find is None else find(lr)
-    optimizer = torch.optim.AdamW(weights, lr=lr, betas=BETAS, weight_decay=weight_decay)
-    highest = [group["lr"] for group in optimizer.param_groups]
+    optimizer = torch.optim.AdamW(weight_groups(model, lr), lr=lr, betas=BETAS, weight_decay=weight_decay)
     losses = []
     model.train()
     for step in with_bar(range(steps), steps):
-        for group, most in zip(optimizer.param_groups, highest, strict=True):
-            group["lr"] = most * rate_at(step, steps)
-        loss = token_loss(model, draw(generator).to(device))
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise FloatingPointError(f"the loss is {losses[-1]} at step {step}: try a smaller learning rate")
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
+        batch = draw(generator).to(device)
+        losses.append(take_step(model, optimizer, batch, lr * rate_at(step, steps), step, clip))
         if on_step is not None:
             on_step(step)
     return losses
+
+
+def weight_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """Return the weights in groups, each with its part of the learning rate, as `take_step` wants them.
+
+    Args     model: any module; its `parameter_groups(lr)`, if it has that, says what learns faster. lr: of the others.
+    """
+    grouped: Any = getattr(model, "parameter_groups", None)
+    whole: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    groups = whole if grouped is None else grouped(lr)
+    return [group | {"lr_factor": group.get("lr", lr) / lr} for group in groups]
+
+
+def take_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: TokenBatch, lr: float, step: int, clip: float = CLIP
+) -> float:
+    """Take one step on a batch and return its loss in nats, before the update.
+
+    Args     model: as in `ReadsTokens`. optimizer: of its weights; a group may have its "lr_factor". batch: on the
+             device of the model. lr: of this step. step: its number, for the error. clip: longest gradient.
+    Raises   FloatingPointError, before anything is changed, if the loss is not finite.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_factor", 1.0)
+    loss = token_loss(model, batch)
+    nats = loss.item()
+    if not math.isfinite(nats):
+        raise FloatingPointError(f"the loss is {nats} at step {step}: try a smaller learning rate")
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return nats
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -103,20 +125,16 @@ def token_loss(model: ReadsTokens, batch: TokenBatch) -> Tensor:
 
 
 @torch.no_grad()
-def token_accuracy(model: nn.Module, batch: TokenBatch, last: int | None = None, rows: int = 64) -> float:
+def token_accuracy(model: nn.Module, batch: TokenBatch, rows: int = 64) -> float:
     """Return the part of the asked positions, in [0, 1], that the model answers right.
 
-    Args     model: as in `ReadsTokens`, on the device of the batch. last: count only the last so many positions of each
-             row; None counts all. rows: how many are read at once.
-    Raises   ValueError if nothing is asked there.
+    Args     model: as in `ReadsTokens`, on the device of the batch. rows: how many are read at once.
+    Raises   ValueError if nothing is asked.
     """
-    asked = batch.asked
-    if last is not None:
-        asked = asked & (torch.arange(asked.shape[1], device=asked.device) >= batch.lengths[:, None] - last)
-    _check_asked(batch, asked)
+    _check_asked(batch)
     model.eval()
     answers = torch.cat([model(part.tokens, lengths=part.padding)[0].argmax(-1) for part in batch.split(rows)])
-    return float((answers == batch.targets)[asked].double().mean())
+    return float((answers == batch.targets)[batch.asked].double().mean())
 
 
 @torch.no_grad()
@@ -128,6 +146,6 @@ def nats_by_position(model: nn.Module, batch: TokenBatch) -> Tensor:
     return nats.sum(0) / batch.asked.sum(0)
 
 
-def _check_asked(batch: TokenBatch, asked: Tensor | None = None) -> None:
-    if not bool((batch.asked if asked is None else asked).any()):
+def _check_asked(batch: TokenBatch) -> None:
+    if not bool(batch.asked.any()):
         raise ValueError("no position is asked: every target is -100, so there is nothing to measure")

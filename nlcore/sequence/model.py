@@ -24,7 +24,7 @@ from nlcore.levels import Level, Slower, describe, nest
 from nlcore.optimizers.checks import check_count
 from nlcore.sequence import saving
 from nlcore.sequence.inputs import check_padding, is_padding
-from nlcore.sequence.norms import RMSNorm
+from nlcore.sequence.layers.norms import RMSNorm
 
 
 @saving.keeps_stream

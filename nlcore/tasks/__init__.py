@@ -1,6 +1,8 @@
 """The data the course works on. Nothing is downloaded."""
 
+from nlcore.tasks.characters import Bytes, Characters, windows
 from nlcore.tasks.continual import Task, TaskStream, permuted_pixels, rotated_images, split_classes
+from nlcore.tasks.eras import ERAS, era
 from nlcore.tasks.facts import (
     Facts,
     amnesia,
@@ -13,22 +15,32 @@ from nlcore.tasks.facts import (
     relative_error,
 )
 from nlcore.tasks.images import Images, digits, fashion
+from nlcore.tasks.languages import LANGUAGES, language
 from nlcore.tasks.surfaces import Surface, descend, ravine, rosenbrock
+from nlcore.tasks.texts import Text, open_text
 
 __all__ = [
+    "ERAS",
+    "LANGUAGES",
+    "Bytes",
+    "Characters",
     "Facts",
     "Images",
     "Surface",
     "Task",
     "TaskStream",
+    "Text",
     "amnesia",
     "best_memory",
     "descend",
     "digits",
+    "era",
     "exam",
     "fashion",
     "fast_weights",
+    "language",
     "linked_pairs",
+    "open_text",
     "permuted_pixels",
     "random_facts",
     "ravine",
@@ -37,4 +49,5 @@ __all__ = [
     "rosenbrock",
     "rotated_images",
     "split_classes",
+    "windows",
 ]

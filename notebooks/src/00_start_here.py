@@ -25,7 +25,8 @@
 # notebooks use it. Now let the doctor look at your set-up: each line with ✓ is fine, a line with ✗ says what to do.
 
 # %%
-course.doctor()
+course.doctor();
+
 # %% [markdown]
 # ## 1 · What is this course about?
 #
@@ -102,9 +103,11 @@ course.figure(fig, "map-of-frequencies", alt=alt)
 # | 06 | levels | any system sorted by update frequency; what a period does, and what it does not |
 # | 07 | forgetting | measured; what rest, slower copies and replay bring back |
 # | 08 | the continuum memory system | what a period, a reset and a learning rate do; starts learned through learning |
+# | 09 | attention, the delta rule | each is a memory of tokens with an objective of its own; the write rules are those of 03 to 05 |
+# | 10 | Titans | an optimizer run on tokens learns at test time; where chunks keep its numbers and where they break |
+# | 11 | self-modifying Titans | keys, values and rates can learn too; what a step must do to count to two |
 #
-# Still to come are attention and Titans as memories (09 to 11), the model HOPE (12), continual learning on text (13),
-# and a scorecard of the paper's claims (14).
+# Still to come are the model HOPE (12), continual learning on text (13), and a scorecard of the paper's claims (14).
 
 # %% [markdown]
 # ## 2 · Which part is faster?
@@ -150,7 +153,6 @@ course.claim(
 #
 # Steps are counted from 1. A level with period $C$ collects what it sees and moves at the steps $C, 2C, 3C, \dots$ Write
 # a function that says whether it moves at this step.
-
 
 # %% tags=["exercise"]
 def moves_now(step, period):
@@ -220,7 +222,6 @@ course.show(learn_together)
 #
 # Write equation (00.3): `state` is $s$, `errors` is the list of the errors of one period, so $C$ is its length. Return
 # the new state.
-
 
 # %% tags=["exercise"]
 def level_step(state, errors, lr, decay):
@@ -370,7 +371,6 @@ for ax in axes:
 
 # %% [markdown]
 # The cell above drew the empty picture once. This one says what changes when a slider moves.
-
 
 # %%
 def redraw(period_ratio, lr_ratio, lr_fastest):

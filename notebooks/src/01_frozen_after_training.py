@@ -180,7 +180,6 @@ course.claim(
 # Write the Hebbian write yourself, with plain PyTorch: return `M` plus the outer product of `v` and `k`. `M` has the
 # shape `(d_v, d_k)`, `k` has `d_k` numbers, `v` has `d_v` numbers.
 
-
 # %% tags=["exercise"]
 def write_fact(M, k, v):
     """Return the memory after a Hebbian write of the pair (k, v)."""
@@ -242,7 +241,8 @@ course.show(delta)
 # %% tags=["claim"]
 course.claim(
     "when a fact changes, Hebb answers the sum of both values, delta the new value {new}",
-    torch.allclose(read(hebbian(M, k1, v2), k1), v1 + v2) and torch.allclose(read(delta(M, k1, v2), k1), v2),
+    torch.allclose(read(hebbian(M, k1, v2), k1), v1 + v2)
+    and torch.allclose(read(delta(M, k1, v2), k1), v2),
     new=v2.tolist(),
 )
 
@@ -253,7 +253,6 @@ course.claim(
 #
 # Write the delta rule (01.4) with plain PyTorch. The check compares you with a step of `torch.optim.SGD` on the loss
 # `0.5 * (M @ k - v).square().sum()`.
-
 
 # %% tags=["exercise"]
 def correct_fact(M, k, v, lr):
@@ -326,7 +325,6 @@ course.claim(
 #
 # For each answer (one in each row of `answers`) return the number of the nearest code (one in each row of `codes`). All
 # codes have length 1, so the nearest is the one with the largest dot product.
-
 
 # %% tags=["exercise"]
 def nearest_code(answers, codes):
@@ -583,7 +581,6 @@ course.explore(
 # Did you reach the goal? Write more gently, and never fade. Here is that setting in all 20 worlds, beside
 # decay.
 
-
 # %% tags=["claim"]
 def beyond_and_old(**setting):
     """Return the part of the new facts beyond the window that is recalled, and of the old ones."""
@@ -708,7 +705,6 @@ course.claim(
 #
 # Return the smallest whole number of writes after which **less than half** of a fact is left. `retain` is $\alpha$,
 # above 0 and below 1.
-
 
 # %% tags=["exercise"]
 def half_life(retain):

@@ -67,7 +67,6 @@ print("gradient of the loss at the answer:", [round(entry, 2) for entry in u.tol
 # Write equation (02.1): `logits` is $y$, a tensor with one number for each class; `label` is the number of the
 # right class. Return $u$.
 
-
 # %% tags=["exercise"]
 def surprise(logits, label):
     """Return the local surprise signal: softmax(logits) less 1 at the right class."""
@@ -101,7 +100,6 @@ course.hint.surprise(1)  # then 2 and 3, if you need them
 from nlcore.surprise import local_surprise
 
 course.show(local_surprise)
-
 
 # %% tags=["figure"]
 def show_image(ax, pixels, title):
@@ -231,7 +229,6 @@ course.claim(
 # Write (NL 8) without autograd: `W` is the memory, `x` the input, `u` the surprise, `lr` the step size. Return the
 # new memory.
 
-
 # %% tags=["exercise"]
 def gd_step_as_write(W, x, u, lr):
     """Return W after the value -u was written under the key x with strength lr."""
@@ -270,7 +267,6 @@ course.hint.gd_step_as_write(1)  # then 2 and 3, if you need them
 # angle to $x$ (with $x^\top k = 0$) keeps its answer. For the key $x$ itself the product is $\lVert x \rVert^2$.
 #
 # We build a memory that answers six images exactly, and then write one new image.
-
 
 # %%
 def angles_to(key):
@@ -338,7 +334,6 @@ tip = angle_ax.text(0, 0, "", va="center")
 # %% [markdown]
 # Then what moves when a slider moves: one write, and both answers after it.
 
-
 # %%
 def redraw(strength, degrees):
     place = degrees_of[degrees]
@@ -372,14 +367,12 @@ def move(bars, heights):
 
 # %% tags=["widget"]
 course.explore(
-    fig,
-    redraw,
+    fig, redraw,
     [
         course.Slider("strength", "strength η |x|²", [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0], 0.5),
         course.Slider("degrees", "angle to the stored key", list(degrees_of), 51, "{}°"),
     ],
-    name="one-write",
-    title="One write: key, value, surprise, before and after",
+    name="one-write", title="One write: key, value, surprise, before and after",
     goal="Make the new answer exact. Then find the stored key that loses least.",
     presets={"too small": {"strength": 0.1}, "just right": {"strength": 1.0}, "overshoot": {"strength": 2.0}},
 )
@@ -433,7 +426,6 @@ course.figure(fig, "line-plus-price", alt=f"{alt} and at {bottom[1.5]:.2f} for s
 #
 # In words: *for this key, answer against the surprise, and change as little as you can*. We check it with a
 # minimiser that knows nothing of our formula: it only sees the function, and searches.
-
 
 # %%
 def lowest(line, before, lr):
@@ -518,7 +510,6 @@ course.claim(
 #
 # **Predict.** From an empty memory, after one write for each image: how many of the 397 test images will it name
 # correctly?
-
 
 # %%
 def read_once(lr, sign=-1.0, shift=0):
@@ -655,7 +646,6 @@ course.claim(
 #
 # Write the right side of (02.5). `W0` has shape (answers, pixels), `keys` (T, pixels), `surprises` (T, answers),
 # `query` (pixels). Do not build the weights.
-
 
 # %% tags=["exercise"]
 def recall(W0, keys, surprises, lr, query):
@@ -801,7 +791,6 @@ print(f"hidden units that are on: {(z1 > 0).sum().item()} of {len(z1)}")
 # Two layers with a ReLU between them. `z1` is the answer of the first layer, `W2` the weights of the second,
 # `delta2` its surprise. Return $\delta_1$ by (NL 29). Where `z1` is exactly 0, take 0, as PyTorch does.
 
-
 # %% tags=["exercise"]
 def layer_surprise(z1, W2, delta2):
     """Return the surprise of the first layer."""
@@ -865,7 +854,9 @@ by_formula = ~off * (old[1].T @ writes[1].surprise)
 course.claim(
     "one optimizer step of the network is one write in each layer, to 1e-15; the hidden surprise is that of "
     "(NL 29): zero at exactly the {off} of 32 units that are off",
-    max(gaps) < 1e-15 and torch.equal(first.surprise == 0, off) and (first.surprise - by_formula).abs().max() < 1e-14,
+    max(gaps) < 1e-15
+    and torch.equal(first.surprise == 0, off)
+    and (first.surprise - by_formula).abs().max() < 1e-14,
     off=off.sum(),
 )
 course.claim(

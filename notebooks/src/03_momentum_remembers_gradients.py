@@ -70,7 +70,6 @@ course.claim(
 #
 # Write equation (03.1). Return the new weights and the new memory, in this order.
 
-
 # %% tags=["exercise"]
 def momentum_step(W, m, g, lr, beta):
     """Return (W, m) after one step of momentum; W, m and g have the same shape."""
@@ -241,7 +240,6 @@ course.claim(
 #
 # **Predict.** With a memory that never forgets, where is the weight after 300 steps?
 
-
 # %%
 def late_swing(beta):
     """Return how far from the lowest point the weight still gets in the last 100 of 300 steps."""
@@ -321,7 +319,6 @@ course.claim(
 # Now a learning-rate schedule: the gradient is always 1, and after 60 steps $\eta$ drops from 0.1 to 0.01. How long is
 # each step?
 
-
 # %%
 def step_lengths(convention, drop_at=60, steps=120):
     """Return how far the weight moves at each step; the learning rate drops to a tenth."""
@@ -374,7 +371,6 @@ course.claim(
 #
 # You have found a good `lr` for torch's momentum, (03.1). Return the learning rate $\eta_a$ with which the averaging form
 # moves the weights in exactly the same way. Both memories start empty.
-
 
 # %% tags=["exercise"]
 def lr_for_average(lr, beta):
@@ -468,7 +464,6 @@ course.claim(
 #
 # Return a list with the shares of the last `n` gradients, the newest first.
 
-
 # %% tags=["exercise"]
 def weights_of_the_past(beta, n):
     """Return a list of n numbers: the shares of the gradients of age 0, 1, ..., n - 1."""
@@ -514,7 +509,6 @@ course.hint.weights_of_the_past(1)  # then 2 and 3, if you need them
 # *8 minutes · medium · objective: compute how far back a memory reaches.*
 #
 # Return the smallest whole number $n$ for which the last $n$ gradients hold at least `share`: $1 - \beta^n \geq$ `share`.
-
 
 # %% tags=["exercise"]
 def horizon(beta, share):
@@ -604,7 +598,6 @@ right.axhline(0.99, color="#999999", linewidth=1, linestyle="--")
 right.set(title="share of the last n gradients", xlabel="n", xscale="log", xlim=(1, 1e4), ylim=(0, 1.05))
 right.set_yticks([0, 0.5, 0.99], ["0", "50 %", "99 %"])
 said = right.text(0.97, 0.07, "", transform=right.transAxes, ha="right", color=red, fontweight="bold")
-
 
 # %%
 def count(beta, n):
@@ -765,9 +758,7 @@ def likeness(gradients, momenta, longest=100, skip=200):
     """Return for k = 1 ... longest the mean cosine of m with the mean of the last k gradients, after `skip` steps."""
     sums = torch.cat([torch.zeros_like(gradients[:1]), gradients.cumsum(0)])
     ends = torch.arange(skip + 1, len(sums))
-    lasts = (
-        sums[ends] - sums[ends - k] for k in range(1, longest + 1)
-    )  # the direction of the mean: scale plays no role
+    lasts = (sums[ends] - sums[ends - k] for k in range(1, longest + 1))  # the direction of the mean: scale plays no role
     return torch.stack([torch.cosine_similarity(last, momenta[ends - 1]).mean() for last in lasts]).cpu()
 
 
@@ -788,9 +779,7 @@ ax.text(82, 0.97, "β = 0.99", color=red)
 ax.text(24, 0.38, "β = 0.9, if gradients shared nothing", color="#595959")
 ax.set(title="Momentum is much like the mean of its last few gradients")
 ax.set(xlabel="k, number of gradients in the mean", ylabel="cosine with m", ylim=(0, 1.08))
-alt = (
-    f"With beta 0.9 the momentum is most like the mean of the last {best_k} gradients (cosine {like.max():.2f}); with "
-)
+alt = f"With beta 0.9 the momentum is most like the mean of the last {best_k} gradients (cosine {like.max():.2f}); with "
 alt += f"the mean of the last 100 it is {like[99]:.2f}, where pure noise would give {pure_noise[99]:.2f}. "
 alt += f"With beta 0.99 the cosine rises all the way, from {like_slow[9]:.2f} at 10 to {like_slow[99]:.2f} at 100."
 course.figure(fig, "momentum-as-a-mean", alt=alt)
@@ -932,7 +921,6 @@ bars.grid(False)
 
 # %% [markdown]
 # The same four walks for every position of the sliders: how each path ends, and how to draw it.
-
 
 # %%
 def outcome(path):

@@ -59,7 +59,6 @@ for beta in (1.0, 0.5, 0.1):
 #
 # A least-squares solver knows nothing of this formula. It must find the same number.
 
-
 # %%
 def solve(values, beta):
     """Return the number closest to `values`, where age k weighs beta^k, by a least-squares solver."""
@@ -103,7 +102,6 @@ course.figure(fig, "best-fit-of-gradients", alt=alt + ".")
 #
 # Write (04.2) for a list of Python numbers. `gradients[-1]` is the newest: its age is 0. `beta` lies between 0 and
 # 1.
-
 
 # %% tags=["exercise"]
 def best_fit(gradients, beta):
@@ -239,7 +237,6 @@ course.claim(
 # **Predict.** How far does Adam move ($\eta = 1$) when the gradient is always 0.001? Always 1000? When it
 # alternates between 1 and -1? When it is random around 0.5?
 
-
 # %%
 def moves(optimizer_class, gradients, **settings):
     """Return how far weights move down at each step (lr = 1) when these gradients (steps, weights) arrive."""
@@ -285,7 +282,6 @@ course.claim(
 # Write (04.3) for both memories, then (04.5). `W`, `g`, `m`, `v` are tensors of one shape; `t` counts steps from 1;
 # `betas` is the pair $(\beta_1, \beta_2)$. Return the new `W`, and `m`, `v` as they are stored, **before** the
 # correction.
-
 
 # %% tags=["exercise"]
 def adam_step(W, g, m, v, t, lr, betas, eps):
@@ -369,7 +365,6 @@ course.claim(
 # m^{\ast} = \frac{\tilde M_t \, P}{H_t + \lambda}, \qquad \tilde M_t = \beta_1 \sum_{i=1}^{t} g_i, \qquad
 # H_t = \beta_2 \sum_{i=1}^{t} g_i^2 \tag{NL 102}
 # $$
-
 
 # %%
 def ridge(gradients, target, penalty):
@@ -476,7 +471,6 @@ course.claim(
 #
 # **Predict.** Will the same hold for Adam's usual betas, 0.9 and 0.999?
 
-
 # %%
 def fading_fit(gradients, beta):
     """Return the minimiser of (04.6) by a least-squares solver."""
@@ -517,7 +511,6 @@ course.claim(
 #
 # </details>
 
-
 # %%
 def worst(beta1, beta2, t=1000):
     """Return the bound of (04.7), and the last move of Adam after the gradients that should reach it."""
@@ -532,7 +525,8 @@ def worst(beta1, beta2, t=1000):
 
 # %% tags=["claim"]
 course.claim(
-    "Adam's usual betas allow a move of {a:.2f} learning rates, and one of {b:.2f} happens; equal betas allow {c:.2f}",
+    "Adam's usual betas allow a move of {a:.2f} learning rates, and one of {b:.2f} happens; "
+    "equal betas allow {c:.2f}",
     abs(bound - reached) < 1e-9 and bound > 5 and abs(fair - 1) < 1e-9 and fitted.abs().max() <= 1 + 1e-12,
     a=bound,
     b=reached,
@@ -551,7 +545,6 @@ course.claim(
 # our Adam has it in a method of its own, so a subclass can switch it off.
 #
 # **Predict.** Without it both memories start too small. Are the first steps too short or too long?
-
 
 # %%
 class NoCorrection(Adam):
@@ -589,7 +582,7 @@ alt += f"{raw[peak - 1]:.1f} at step {peak}, and above 1.1 until step {late}."
 course.figure(fig, "no-bias-correction", alt=alt)
 
 # %% tags=["claim"]
-predicted = (1 - 0.9 ** steps.double()) / (1 - 0.999 ** steps.double()).sqrt()
+predicted = (1 - 0.9**steps.double()) / (1 - 0.999 ** steps.double()).sqrt()
 course.claim(
     "without correction the first step is {a:.2f} times too long, the longest {b:.1f} times (step {peak}), "
     "and 10 % are left after {late} steps",
@@ -605,7 +598,6 @@ course.claim(
 #
 # **Predict.** A weight has a gradient of one millionth, always. Adam moves it by about one learning rate. What do
 # the two mistakes do?
-
 
 # %%
 class EpsInside(Adam):
@@ -696,7 +688,6 @@ course.claim(
 #
 # Write (04.9). The memories arrive with their bias corrected: `m_hat`, `v_hat`.
 
-
 # %% tags=["exercise"]
 def adamw_move(W, m_hat, v_hat, lr, eps, weight_decay):
     """Return the weights after one step of AdamW."""
@@ -759,8 +750,7 @@ course.claim(
     "SGD and momentum do not notice the turn, Adam does: its path changes by up to {a:.1f}. "
     "Along the axes Adam does not notice how steep the ravine is: for condition 50 and 1000 "
     "its paths agree to better than 1e-6",
-    max(apart["SGD"], apart["momentum"]) < 1e-9
-    and apart["Adam"] > 0.3
+    max(apart["SGD"], apart["momentum"]) < 1e-9 and apart["Adam"] > 0.3
     and max(math.dist(a, b) for a, b in zip(gentle, steep, strict=True)) < 1e-6,
     a=apart["Adam"],
 )
@@ -834,11 +824,10 @@ star = plane.plot([], [], "*", color="black", markersize=11, zorder=6)[0]
 plane.set(xticks=[], yticks=[], xlabel="the map; the star is the lowest point")
 plane.grid(False)
 far.set(xlim=(0, 83), ylim=(1e-3, 8), yscale="log", xlabel="step", ylabel="distance to the star")
-far.legend(loc="lower left", fontsize=8)
+far.legend(loc="lower left", fontsize=8);
 
 # %% [markdown]
 # That was the empty picture. This moves it.
-
 
 # %%
 def race(place, factor, steps):

@@ -126,7 +126,6 @@ course.claim(
 # `m` and `g` are matrices of one shape; the rows of `g` are the keys. Make `k` of length one by the norm of the
 # whole matrix `g`. Return the new memory, with $P = I$.
 
-
 # %% tags=["exercise"]
 def delta_write(m, g, beta, erase):
     """Return m (beta I - erase k^T k) + g, with k = g / |g|."""
@@ -422,7 +421,6 @@ course.explore(
 # `X` is the matrix so far, the $O_i$ of the formula; `g` is the one you started from. Both have at most as many rows as
 # columns.
 
-
 # %% tags=["exercise"]
 def newton_schulz_step(X, g, zeta):
     """Return the matrix after one gradient step on (05.2)."""
@@ -561,13 +559,7 @@ for shift, (name, style) in enumerate(zip(RACERS, course.style.STYLES, strict=Fa
     at = [place + 0.15 * (shift - 1.5) for place in range(len(groups))]
     look = {"fmt": style["marker"], "color": style["color"], "capsize": 3, "label": name}
     ax.errorbar(at, [span.mean for span in spans], bars, **look)
-ticks = [
-    "rare items",
-    "equally\nfrequent",
-    "fewer items\nthan dims",
-    "one coordinate\na value",
-    "rare items,\nminibatches",
-]
+ticks = ["rare items", "equally\nfrequent", "fewer items\nthan dims", "one coordinate\na value", "rare items,\nminibatches"]
 ax.set_xticks(range(5), ticks)
 ax.set(ylim=(0, 1.05), ylabel="recall of the rarest half\n(10 seeds, 95 % interval)")
 ax.set_title("Muon's lead needs rare items in superposition")
@@ -606,9 +598,7 @@ def look_back(step):
         share = history[name][step - 1].reshape(-1, width).mean(1)
         line.set_data(ranks.reshape(-1, width).mean(1), share)
     rare = {name: history[name][step - 1][64:].mean().item() for name in lines}
-    return (
-        f"After {step} steps the rarest half is recalled: " + ", ".join(f"{n} {v:.2f}" for n, v in rare.items()) + "."
-    )
+    return f"After {step} steps the rarest half is recalled: " + ", ".join(f"{n} {v:.2f}" for n, v in rare.items()) + "."
 
 
 # %% tags=["widget"]
@@ -653,7 +643,6 @@ print(MultiscaleMomentum([torch.zeros(1000, requires_grad=True)], lr=0.1, period
 #
 # `chunk` is a list of the gradients since the last slow write, the newest included. Write (05.4): the slow memory
 # changes only when the chunk holds `period` gradients.
-
 
 # %% tags=["exercise"]
 def slow_write(s, chunk, slow_beta, period):
@@ -814,7 +803,6 @@ from nlcore.optimizers import M3
 course.show(M3.update_matrix)
 print(M3([torch.zeros(20, 30, requires_grad=True)], lr=0.02, period=10))
 
-
 # %%
 def m3_memories(steps, **settings):
     """Return the gradients an M3 has read, and its memories afterwards."""
@@ -855,7 +843,6 @@ course.claim(
 #
 # **Predict.** All gradients become 100 times smaller, as they do when a network has nearly learned. What happens to
 # the steps of Adam, of Muon, of M3?
-
 
 # %%
 def first_step(make, scale):
@@ -936,7 +923,6 @@ course.claim(
 #
 # **Predict.** How far apart are the five answers?
 
-
 # %%
 def coarse(name, first):
     """Return the tuned scores when only every fifth rate, from `first` on, may be used."""
@@ -952,9 +938,7 @@ trap = [
 # %% tags=["figure"]
 fig, ax = course.canvas(6.4, 2.3)
 ax.plot(sorted(trap), [0] * len(trap), "o", alpha=0.7, label="25 pairs of coarse grids")
-ax.errorbar(
-    [against.mean], [0.5], xerr=[[against.mean - against.low], [against.high - against.mean]], fmt="s", capsize=4
-)
+ax.errorbar([against.mean], [0.5], xerr=[[against.mean - against.low], [against.high - against.mean]], fmt="s", capsize=4)
 ax.axvline(1, color="black", linewidth=1)
 ax.set_yticks([0, 0.5], ["coarse grids", "fine grid, 95 %"])
 ax.set(ylim=(-0.3, 0.8), xscale="log", xlabel="error of M3 without V / error of Muon (left of the line M3 is better)")
@@ -1065,7 +1049,6 @@ except RuntimeError as error:
 # *6 minutes · medium · objective: write (NL 57) for an input of any length.*
 #
 # `gradient` is $\nabla_y L$, a vector; `x` is the input of the layer.
-
 
 # %% tags=["exercise"]
 def dgd_step(W, x, gradient, lr):
@@ -1305,12 +1288,16 @@ for place, surface in MAPS.items():
 grey = {"color": "#777777", "linestyle": "--", "linewidth": 1.1, "antialiased": False}
 blue = {"color": course.style.COLOURS["blue"], "linewidth": 1.5, "antialiased": False}
 trails = [plane.plot([], [], **look)[0] for look in (grey, blue)]
-heights_of = [far.plot([], [], label=label, **look)[0] for label, look in (("momentum", grey), ("your choice", blue))]
+heights_of = [
+    far.plot([], [], label=label, **look)[0] for label, look in (("momentum", grey), ("your choice", blue))
+]
 plane.plot([0], [0], "*", color="black", markersize=10)
 plane.set(xticks=[], yticks=[], xlabel="star: the lowest point")
 plane.grid(False)
 far.set(xlim=(0, 120), ylim=(1e-4, 100), yscale="log", xlabel="step", ylabel="height")
-far.legend(loc="lower left", fontsize=8)
+far.legend(loc="lower left", fontsize=8);
+
+
 # %%
 PLAYERS = [name for name in (*WALKERS, "DGD") if name != "momentum"]
 
@@ -1496,7 +1483,6 @@ alt = "Points ahead of momentum, as they are and standardised. " + "; ".join(
     for name, words, steps in rows
 )
 course.figure(fig, "leads-and-their-control", alt=alt + ".")
-
 
 # %% tags=["claim"]
 def both(name, words, steps):

@@ -6,12 +6,38 @@ from collections.abc import Callable
 from typing import Any
 
 from nlcore.course.claims import wrapped
-from nlcore.course.exercises import adam, amnesia, continuum, descent, gradients, keeping, levels, momentum, nests
+from nlcore.course.exercises import (
+    adam,
+    amnesia,
+    attention,
+    continuum,
+    descent,
+    gradients,
+    keeping,
+    levels,
+    momentum,
+    nests,
+    self_modifying,
+    titans,
+)
 from nlcore.course.exercises.framework import Exercise, Mistake, Stage, Verdict, judge
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
-    for module in (levels, amnesia, descent, momentum, adam, gradients, nests, keeping, continuum)
+    for module in (
+        levels,
+        amnesia,
+        descent,
+        momentum,
+        adam,
+        gradients,
+        nests,
+        keeping,
+        continuum,
+        attention,
+        titans,
+        self_modifying,
+    )
     for exercise in module.EXERCISES
 }
 

@@ -11,7 +11,7 @@ Source    Behrouz et al. 2025, Nested Learning, Eq. 90 and section 8.2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby, repeat
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.boxes import Generated, generate, targets
-from nlcore.sequence.self_modifying.rules import Boxes, Rules
+from nlcore.sequence.self_modifying.rules import Boxes, Rules, runs
 from nlcore.sequence.self_modifying.segments import Kept, Piece, answer_before, kept, read, write
 from nlcore.sequence.self_modifying.state import SelfModifyingState, cut_history
 
@@ -171,8 +171,8 @@ def _plus(total: Tensor | None, x: Tensor, S: Tensor) -> Tensor:
 def _read_all(readings: list[Reading], sizes: list[int]) -> Tensor:
     """Return y (G, T, d): all neighbouring segments of one size are read at once."""
     answers = []
-    for _, run in groupby(zip(sizes, readings, strict=True), lambda pair: pair[0]):
-        begin, q, k, errors, values, left = _stacked([reading for _, reading in run])
+    for _, places in runs(sizes):
+        begin, q, k, errors, values, left = _stacked([readings[place] for place in places])
         y = read(begin, q, k, errors, values, left)  # (N, G, n, d)
         answers.append(y.transpose(0, 1).flatten(1, 2))
     return answers[0] if len(answers) == 1 else torch.cat(answers, 1)

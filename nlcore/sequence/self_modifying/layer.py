@@ -19,11 +19,11 @@ from torch.nn.functional import silu
 
 from nlcore.levels import Level, describe
 from nlcore.optimizers.checks import check_choice, check_count
-from nlcore.sequence.convolution import CausalConvolution
 from nlcore.sequence.inputs import check_padding, check_sequence, head_width, is_padding
-from nlcore.sequence.mixer import MixerState
-from nlcore.sequence.norms import unit
-from nlcore.sequence.projections import Output
+from nlcore.sequence.layers.convolution import CausalConvolution
+from nlcore.sequence.layers.mixer import MixerState
+from nlcore.sequence.layers.norms import unit
+from nlcore.sequence.layers.projections import Output
 from nlcore.sequence.self_modifying.memory import self_modifying_memory
 from nlcore.sequence.self_modifying.network_memory import self_modifying_networks
 from nlcore.sequence.self_modifying.networks import NetworkBoxes

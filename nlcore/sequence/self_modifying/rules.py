@@ -6,9 +6,9 @@ Source    Behrouz et al. 2025, Nested Learning, section 8, Eq. 83-93.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -129,9 +129,19 @@ class Rules:
     def runs(self, width: int, has_rate: bool) -> list[tuple[slice, bool, bool]]:
         """Return the runs of rows that are treated alike: the rows, whether they are written, and with the rate."""
         rows, written = self.rows(width), self.written
-        key = {name: (name in written, has_rate and name != "memory") for name in self.boxes}
-        runs = [(kind, [rows[name] for name in names]) for kind, names in groupby(self.boxes, key.__getitem__)]
-        return [(slice(run[0].start, run[-1].stop), *kind) for kind, run in runs]
+        kinds = [(name in written, has_rate and name != "memory") for name in self.boxes]
+        found = [(kind, [rows[self.boxes[place]] for place in places]) for kind, places in runs(kinds)]
+        return [(slice(run[0].start, run[-1].stop), *kind) for kind, run in found]
+
+
+def runs(kinds: Sequence[Any]) -> list[tuple[Any, list[int]]]:
+    """Return neighbours of one kind together: each kind, with the places of its run; a loop torch.compile can trace."""
+    found: list[tuple[Any, list[int]]] = []
+    for place, kind in enumerate(kinds):
+        if not found or found[-1][0] != kind:
+            found.append((kind, []))
+        found[-1][1].append(place)
+    return found
 
 
 class Boxes(NamedTuple):

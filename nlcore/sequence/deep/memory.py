@@ -5,7 +5,7 @@ r"""Titans with a deep memory: gradient descent on what a small network answers,
     M_t = alpha M_{t-1} + Z_t                                   or M_0 + alpha (M_{t-1} - M_0) + Z_t
     y_t = M_t(q_t)
 
-`token_loop` is this line by line, with the gradient from torch. `chunk_loop` (`deep_chunks`) gives the same numbers for
+`token_loop` is this line by line, with the gradient from torch. `chunk_loop` (`chunks`) gives the same numbers for
 many tokens at once, with the gradient derived by hand.
 
 A chunk has C = gradient_period tokens. C = 1 takes each gradient at the memory as it is ("exact"), and then every token
@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.func import grad
 
 from nlcore.sequence.checks import Gate, check_chunk, check_gate, check_lengths, check_tokens, live_tokens
-from nlcore.sequence.deep_chunks import chunk_loop
-from nlcore.sequence.deep_weights import (
+from nlcore.sequence.deep.chunks import chunk_loop
+from nlcore.sequence.deep.weights import (
     DeepState,
     DeepTokens,
     DeepWeights,

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from nlcore.levels import Level
 from nlcore.optimizers.checks import check_choice, check_count
 from nlcore.sequence import saving
-from nlcore.sequence.deep import deep_titans_memory
-from nlcore.sequence.deep_weights import DeepState, DeepWeights, new_deep_weights
-from nlcore.sequence.layers import RETAIN_START, check_rate
-from nlcore.sequence.mixer import TokenMixer
-from nlcore.sequence.projections import Gate
+from nlcore.sequence.deep.memory import deep_titans_memory
+from nlcore.sequence.deep.weights import DeepState, DeepWeights, new_deep_weights
+from nlcore.sequence.layers.memories import RETAIN_START, check_rate
+from nlcore.sequence.layers.mixer import TokenMixer
+from nlcore.sequence.layers.projections import Gate
 from nlcore.sequence.titans import titans_memory
 
 MOMENTUM_START = 0.9

@@ -23,10 +23,10 @@ from nlcore.levels import Level
 from nlcore.optimizers.checks import check_choice, check_count
 from nlcore.sequence import saving
 from nlcore.sequence.attention import CacheState, softmax_attention
+from nlcore.sequence.layers.mixer import TokenMixer
+from nlcore.sequence.layers.projections import Gate
+from nlcore.sequence.layers.rotary import rotate
 from nlcore.sequence.memories import delta_rule, linear_attention
-from nlcore.sequence.mixer import TokenMixer
-from nlcore.sequence.projections import Gate
-from nlcore.sequence.rotary import rotate
 from nlcore.sequence.states import MemoryState
 
 saving.keeps_stream(MemoryState)

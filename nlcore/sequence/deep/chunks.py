@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from nlcore.sequence.deep_weights import DeepState, DeepTokens, DeepWeights, bounded, gelu_slope, reach, renew_anchor
+from nlcore.sequence.deep.weights import DeepState, DeepTokens, DeepWeights, bounded, gelu_slope, reach, renew_anchor
 from nlcore.sequence.gates import Gates, Kept, kept
 
 

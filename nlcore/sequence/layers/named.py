@@ -19,10 +19,10 @@ from typing import Any
 from torch import nn
 
 from nlcore.optimizers.checks import check_choice
-from nlcore.sequence.gru import GRU
-from nlcore.sequence.layers import DeltaRule, LinearAttention, SoftmaxAttention
+from nlcore.sequence.layers.gru import GRU
+from nlcore.sequence.layers.memories import DeltaRule, LinearAttention, SoftmaxAttention
+from nlcore.sequence.layers.titans import Titans
 from nlcore.sequence.model import TokenModel
-from nlcore.sequence.titans_layer import Titans
 
 
 def _gru(dim: int, heads: int = 1, **settings: Any) -> nn.Module:

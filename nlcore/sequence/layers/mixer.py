@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nlcore.levels import Level, describe
 from nlcore.sequence import saving
 from nlcore.sequence.inputs import check_padding, check_sequence, is_padding
-from nlcore.sequence.projections import Output, Projections
+from nlcore.sequence.layers.projections import Output, Projections
 
 
 @saving.keeps_stream
