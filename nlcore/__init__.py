@@ -7,13 +7,23 @@ several speeds), `tasks`, `training` and `stacked` (data, a loop, many loops at 
 was learned, how sure a number is), `continual` (how to keep old tasks), `files`, `sweeps`, `checkpoints` and
 `contest` (what is stored, and fair comparisons of optimizers), `meta` (memories whose starts are learned),
 `brainwaves` and `transfer` (the frequencies of a brain, and how one level learns from another), `sequence` (memories
-of tokens: attention, the delta rule, Titans), `course` (what teaches).
+of tokens: attention, the delta rule, Titans), `hope` (a model that learns while it reads), `course` (what teaches).
 
 An independent teaching reimplementation of Behrouz, Razaviyayn, Zhong, Mirrokni, *Nested Learning: The Illusion of
 Deep Learning Architectures*, NeurIPS 2025, arXiv 2512.24695; not by the authors of the paper.
 """
 
+from importlib import import_module
+from typing import Any
+
 from nlcore import cms, levels, memory, metrics, optimizers, sequence, tasks, training
 
 __version__ = "0.1.0"
-__all__ = ["cms", "levels", "memory", "metrics", "optimizers", "sequence", "tasks", "training"]
+__all__ = ["cms", "hope", "levels", "memory", "metrics", "optimizers", "sequence", "tasks", "training"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `nlcore.hope` when it is asked for: importing nlcore stays quick."""
+    if name == "hope":
+        return import_module("nlcore.hope")
+    raise AttributeError(f"module 'nlcore' has no attribute {name!r}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from nlcore.cms import ContinuumMemory
+from nlcore.hope import HopeConfig, HopeLM
 from nlcore.sequence.attention import softmax_attention
 from nlcore.sequence.deep.memory import deep_titans_memory
 from nlcore.sequence.deep.weights import DeepWeights, new_deep_weights
@@ -165,6 +166,29 @@ def self_modifying(name: str, memory: int, projections: int, **settings: Any) ->
     )
 
 
+def hope(name: str, **settings: Any) -> Subject:
+    """Return the subject of a HOPE model; its levels move at their periods, one token late: when the next has come."""
+    config = HopeConfig(11, 2 * DIM, heads=HEADS, chunk=4, **{"periods": (2, 4, 8), **settings})
+    learns = config.cms and config.learns != "never"
+    periods = {f"block 1: cms {i}": period for i, period in enumerate(config.periods, 1) if learns}
+
+    def watch(state: Any) -> dict[str, Tensor]:
+        levels = state.blocks[0].cms.levels
+        pairs = zip(periods, levels, strict=True)
+        return {part: torch.zeros(1) if level.learned is None else level.learned.W1 for part, level in pairs}
+
+    return Subject(
+        f"HopeLM{name}",
+        lambda dtype: HopeLM(config, dtype=dtype),
+        0,
+        vocabulary=11,
+        padding_counts=True,
+        watch=watch if periods else None,
+        periods=periods,
+        limits={"vectorised": "calling .item"},  # it looks whether the tokens are in the vocabulary
+    )
+
+
 BLOCKS = {2: WATCHED["delta"]["memory"], 3: WATCHED["titans"]["memory"], 4: WATCHED["titans_mlp"]["memory"]}
 SUBJECTS: list[Subject] = [
     *function("linear_attention", linear_attention, pair=pair(1.0), recall={1: 1e-6}, **M),
@@ -201,6 +225,11 @@ SUBJECTS: list[Subject] = [
         periods={"block 2: memory": 1, "block 3: memory": 1, "block 4: memory": 1},
         limits={"vectorised": "calling .item"},  # it looks whether the tokens are in the vocabulary
     ),
+    hope(""),
+    hope(", second order", learns="second_order"),
+    hope(", attention", mixer="attention"),
+    hope(", levels never learn", learns="never"),
+    hope(", no DGD, momentum", write="hebbian", momentum=0.5),
     *function(
         "titans_memory",
         titans_memory,

@@ -30,6 +30,8 @@ SETTINGS: dict[str, dict] = {
         "own_value": False,
         "silu": False,
     },
+    "hebbian": {"rule": "hebbian", "target_bound": 1.0},
+    "hebbian, momentum to zero": {"rule": "hebbian", "momentum": 0.5, "decay_to": "zero", "lr_max": 0.3},
     "momentum": {"momentum": 0.8, "lr_max": 0.5},
     "momentum to zero": {"momentum": 0.8, "lr_max": 0.5, "decay_to": "zero", "rule": "dgd_l2"},
     "momentum, no fading": {"momentum": 0.8, "lr_max": 0.5, "retain": 1.0},
@@ -92,11 +94,12 @@ def by_hand(x: Tensor, q: Tensor | None, boxes: Boxes, rules: Rules, start: int 
                     if rules.target_bound is not None:
                         length = target.abs() if len(target) == 1 else (target.square().sum() + 1e-6).sqrt()
                         target = target * (rules.target_bound / length).clamp(max=1.0)
-                    gradient = -target if rules.rule == "delta" else anchor[name] @ k - target
+                    gradient = anchor[name] @ k - target if rules.rule == "dgd_l2" else -target
                     eta = lr if boxes.rate is None or name == "memory" else lr * boxes.rate
                     Z[name] = rules.momentum * Z[name] - eta * torch.outer(gradient, k)
                     back = M0[name] if rules.decay_to == "start" else torch.zeros_like(M0[name])
-                    P = alpha * torch.eye(len(k), dtype=F64) - eta * torch.outer(k, k)
+                    erased = 0.0 if rules.rule == "hebbian" else eta
+                    P = alpha * torch.eye(len(k), dtype=F64) - erased * torch.outer(k, k)
                     M[name] = M[name] @ P + (1 - alpha) * back + Z[name]
             states.append(torch.cat([M[name] for name in rules.boxes]))
     shape = (*x.shape[:2], x.shape[2], x.shape[3])

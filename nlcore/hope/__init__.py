@@ -1,8 +1,9 @@
 """HOPE: self-modifying Titans and a Continuum Memory System in one model that learns while it reads.
 
 Read the files in this order: `readout` (what a layer would predict if the model ended here), `level` (one MLP that
-learns from it), `stream` (how it reads a stretch), `reference` (the same, token by token, by autograd), `continuum`
-(the chain of levels), `block`, `config`, `levels` (hold or reset them by name), `model`, `generate`.
+learns from it), `stretch` and `first_order` (how it reads a stretch of a stream, and what the outer loop learns from
+that), `continuum` (the chain of levels), `reference` (the same, token by token, by autograd), `block`, `config`,
+`levels` (hold or reset them by name), `model`, `generate`.
 """
 
 from nlcore.hope.block import ContinuumBlock, HopeAttentionBlock, HopeBlock

@@ -6,7 +6,7 @@ r"""The blocks of HOPE: a memory that is written at every token, then memories t
 The paper leaves norms and residuals out of its equations. Chosen here: norms before each part (as its baselines have
 them), one residual path, and the convolution inside the mixer, on what its boxes and queries read.
 
-Source    Behrouz et al. 2025, Nested Learning, section 8.3, Eq. 94-97; section 9 for the convolution and Hope-Attention.
+Source    Behrouz et al. 2025, Nested Learning, section 8.3, Eq. 94-97; section 9: the convolution, Hope-Attention.
 """
 
 from __future__ import annotations

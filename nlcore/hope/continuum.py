@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from nlcore.cms.settings import arrange
 from nlcore.hope.level import FastWeights
 from nlcore.hope.readout import Readout
-from nlcore.hope.stream import FastLevel, Lesson, Level, read_level
+from nlcore.hope.stretch import FastLevel, Lesson, Level, read_level
 from nlcore.levels import Level as Named
 from nlcore.optimizers.checks import check_choice, check_count
 from nlcore.sequence import saving
@@ -140,8 +140,9 @@ class TokenContinuum(nn.Module):
     def levels_now(self, dtype: torch.dtype) -> list[Level]:
         """Return the parts of all levels, in the dtype they are computed in."""
         count = len(self.periods)
-        lrs = [1.0] * count if self.log_lrs is None else self.log_lrs.to(dtype).exp().unbind()
-        keeps = [1.0] * count if self.keep_logits is None else self.keep_logits.to(dtype).sigmoid().unbind()
+        none = self.W1[0].new_zeros(count, dtype=dtype)
+        lrs = (none if self.log_lrs is None else self.log_lrs.to(dtype)).unbind()
+        keeps: Any = [1.0] * count if self.keep_logits is None else self.keep_logits.to(dtype).sigmoid().unbind()
         parts = zip(self.W1, self.W2, self.norms, lrs, keeps, self.periods, strict=True)
         return [
             Level(FastWeights(W1.to(dtype), W2.to(dtype)), norm.scale.to(dtype), norm.eps, *rest)

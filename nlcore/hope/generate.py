@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,13 +55,11 @@ def generate(
     Raises   ValueError or TypeError for settings that do not fit.
     """
     check_count("count", count)
+    how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "state": state, "generator": generator}
     drawn, after = [], state
-    for token, after in stream(
-        model, tokens, temperature=temperature, top_k=top_k, state=state, generator=generator, **reading
-    ):
+    for token, now in islice(stream(model, tokens, **how, **reading), count):
         drawn.append(token)
-        if len(drawn) == count:
-            break
+        after = now
     assert after is not None
     return Generated(torch.stack(drawn, 1), after)
 

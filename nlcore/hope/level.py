@@ -2,13 +2,13 @@ r"""One level of a continuum that learns from the next token: a residual MLP who
 
     y_t = x_t + W2 gelu(W1 a_t)                  a = norm(x); read with the weights as they are
     e_t, c_t                                     gradient of the next-token loss in y_t, and its bend (`readout`)
-    G2 = sum e_t h_t^T     G1 = sum (W2^T e_t * gelu'(z_t)) a_t^T          summed over the period, h = gelu(z), z = W1 a
-    K2 = sum c_t h_t h_t^T     K1 = sum c_t a_t a_t^T                      how much the summed loss can bend
-    W  <- start + keep (W - start) - eta G / (lambda(K) + sum c_t)         after every C-th pair
+    G2 = sum e_t h_t^T      G1 = sum (W2^T e_t * gelu'(z_t)) a_t^T         over the period, h = gelu(z), z = W1 a
+    W  <- start + keep (W - start) - eta G / (lambda + sum c_t)            after every C-th pair
 
-lambda is the largest row sum of |K| (Gershgorin), at least the largest eigenvalue: so eta below 2 cannot overshoot in a
-layer alone, however alike the tokens of a period are. The last term counts every token as one of length 1 at least, so
-that nearly silent units do not get huge weights. The paper's Eq. 71 leaves the step size open.
+lambda bounds how much the summed loss can bend in W: the largest eigenvalue of sum c_t h_t h_t^T (of a a^T for W1) is
+at most the largest row sum of |c_s h_t . h_s| (Gershgorin). So eta below 2 cannot overshoot in a layer alone, however
+alike the tokens of a period are. The term after it counts every token as one of length 1 at least, so that nearly
+silent units do not get huge weights. The paper's Eq. 71 leaves the step size open.
 
 Symbols   B streams, n tokens, d width of a token, h inside the MLP; eta = lr, keep = what is left of the learned part.
 Source    Behrouz et al. 2025, Nested Learning, section 7.1, Eq. 71; bound and decay are chosen here.
@@ -41,15 +41,21 @@ class FastWeights(NamedTuple):
 
 
 @saving.keeps_stream
-class Sums(NamedTuple):
-    """What the pairs of an open period add up to.
+class Pairs(NamedTuple):
+    """The pairs of an open period; a gradient is a sum of products of what is kept of each token.
 
-    Args     first: (B, h + d, d), G1 above K1. second: (B, d + h, h), G2 above K2. bend: (B, 1, 1), the sum of c.
+    Args     a, error: (B, m, d). h, dz: (B, m, h). bend: (B, m, 1). All are 0 where there was no pair.
     """
 
-    first: Tensor
-    second: Tensor
+    a: Tensor
+    dz: Tensor
+    h: Tensor
+    error: Tensor
     bend: Tensor
+
+    def and_(self, more: Pairs) -> Pairs:
+        """Return these and some more."""
+        return Pairs(*(torch.cat(parts, 1) for parts in zip(self, more, strict=True)))
 
 
 class Seen(NamedTuple):
@@ -79,45 +85,53 @@ def see(W: FastWeights, x: Tensor, a: Tensor) -> Seen:
     return Seen(x, a, z, h, x + h @ W.W2.mT)
 
 
-def add_pairs(
-    sums: Sums | None, W: FastWeights, seen: Seen, error: Tensor, bend: Tensor, live: Tensor | None = None
-) -> Sums:
-    """Add the pairs (hidden state, next token) of some tokens.
+def bend_back(dh: Tensor, z: Tensor) -> Tensor:
+    """Return dh * gelu'(z), the gradient in z."""
+    return torch.ops.aten.gelu_backward(dh, z, approximate="tanh")
 
-    Args     sums: so far, or None. W: what the tokens were read with. error: (B, n, d), bend: (B, n, 1), from the
-             readout. live: (B, n, 1), 1 where the next token has come, else 0; None if it has for all.
+
+def pairs_of(W: FastWeights, seen: Seen, error: Tensor, bend: Tensor, live: Tensor | None = None) -> Pairs:
+    """Return the pairs (hidden state, next token) of some tokens.
+
+    Args     W: what the tokens were read with. seen: the tokens. error: (B, n, d), bend: (B, n, 1), from the readout.
+             live: (B, n, 1), 1 where the next token has come, else 0; None if it has for all.
     """
+    a, h = seen.a, seen.h
     if live is not None:
-        error, bend = error * live, bend * live
-    dz = torch.ops.aten.gelu_backward(error @ W.W2, seen.z, approximate="tanh")
-    first = torch.cat([dz, seen.a * bend], -1).mT
-    second = torch.cat([error, seen.h * bend], -1).mT
-    total = bend.sum(1, keepdim=True)
-    if sums is None:
-        return Sums(first @ seen.a, second @ seen.h, total)
-    return Sums(torch.baddbmm(sums.first, first, seen.a), torch.baddbmm(sums.second, second, seen.h), sums.bend + total)
+        a, h, error, bend = a * live, h * live, error * live, bend * live
+    dz = bend_back(error @ W.W2, seen.z)
+    return Pairs(a, dz, h, error, bend)
 
 
-def step_of(sums: Sums, d: int) -> tuple[FastWeights, Tensor]:
-    """Return G / (lambda(K) + sum c) of a full period, and (B, 1, 1): 1 for a stream that has read a pair, else 0."""
-    h = sums.first.shape[1] - d
-    smallest = torch.finfo(sums.bend.dtype).tiny
-    steps = []
-    for both, rows in ((sums.first, h), (sums.second, d)):
-        bound = both[:, rows:].abs().sum(-1).amax(-1)[:, None, None]
-        steps.append(both[:, :rows] / (bound + sums.bend).clamp_min(smallest))
-    return FastWeights(*steps), (sums.bend > 0).to(sums.bend.dtype)
+def updated(
+    W: FastWeights, start: FastWeights, pairs: Pairs, lr: Tensor, keep: Tensor | float
+) -> tuple[FastWeights, Tensor]:
+    """Return the weights after a full period, (B, h, d) and (B, d, h), and which streams learned, (B, 1, 1).
 
+    A stream that had no pair in the period loses nothing either.
 
-def moved(
-    learned: FastWeights | None, step: FastWeights, read: Tensor, lr: Tensor | float, keep: Tensor | float
-) -> FastWeights:
-    """Return what is learned after an update: keep times what it was, less lr times the step.
-
-    Args     learned: (B, h, d) and (B, d, h), or None for nothing. read: (B, 1, 1), 0 for a stream that had no pair in
-             the period and loses nothing. lr, keep: one number each.
+    Args     W: the weights it was read with. start: (h, d) and (d, h). pairs: of the period. lr, keep: one number each.
     """
-    if learned is None:
-        return FastWeights(-lr * step.W1, -lr * step.W2)
-    left = 1.0 - read * (1.0 - keep)
-    return FastWeights(left * learned.W1 - lr * step.W1, left * learned.W2 - lr * step.W2)
+    total = pairs.bend.sum(1, keepdim=True)
+    read = total > 0
+    left = torch.where(read, torch.as_tensor(keep, dtype=total.dtype, device=total.device), 1.0)
+    tiny = torch.finfo(total.dtype).tiny
+    rates = (lr / (largest(part, pairs.bend) + total).clamp_min(tiny) for part in (pairs.a, pairs.h))
+    outer = ((pairs.dz, pairs.a), (pairs.error, pairs.h))
+    after = []
+    for old, begin, rate, (rows, columns) in zip(W, start, rates, outer, strict=True):
+        base = torch.lerp(begin, old, left).expand(len(total), -1, -1)
+        after.append(torch.baddbmm(base, (-rate * rows).mT, columns))
+    return FastWeights(*after), read
+
+
+def largest(x: Tensor, weight: Tensor) -> Tensor:
+    """Return a bound on the largest eigenvalue of sum_t w_t x_t x_t^T, (B, 1, 1): Gershgorin.
+
+    The sum (d x d) and the products of all tokens (n x n) have the same largest eigenvalue; the smaller matrix is used.
+
+    Args     x: (B, n, d). weight: (B, n, 1), >= 0; x is 0 where it is.
+    """
+    weighted = x * weight
+    products = x @ weighted.mT if x.shape[1] <= x.shape[2] else weighted.mT @ x
+    return torch.linalg.vector_norm(products, 1, -1).amax(-1)[:, None, None]

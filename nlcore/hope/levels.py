@@ -36,8 +36,8 @@ def held_in_block(model: TokenModel, names: Sequence[str]) -> list[set[str]]:
     if unknown:
         known = sorted({level for block in model.blocks for level in _writable(block)})
         raise ValueError(
-            f"{', '.join(map(repr, unknown))} is no level that a stream writes here; there are {', '.join(known)}, each "
-            'also with its block before it ("block 1: ..."), and "cms", "titans", "all"'
+            f"{', '.join(map(repr, unknown))} is no level that a stream writes here; there are {', '.join(known)}, "
+            'each also with its block before it ("block 1: ..."), and "cms", "titans", "all"'
         )
     return found
 
@@ -74,7 +74,7 @@ def _reset_block(block: Any, state: Any, levels: set[str]) -> Any:
     cms = state.cms
     if cms is not None:
         pairs = zip(block.cms.names, cms.levels, strict=True)
-        fresh = (now._replace(learned=None, sums=None) if name in levels else now for name, now in pairs)
+        fresh = (now._replace(learned=None, pairs=None) if name in levels else now for name, now in pairs)
         cms = cms._replace(levels=tuple(fresh))
     return HopeBlockState(_reset_titans(block.mixer, state.mixer, levels), cms)
 

@@ -40,7 +40,8 @@ class Readout(NamedTuple):
         n = y * r
         p = (n @ self.H.mT).softmax(-1)
         g = p @ self.H - embedding(token, self.H)
-        return r * (g - n * (g * n).mean(-1, keepdim=True)), r.square() * self.bend
+        along = (g * n).mean(-1, keepdim=True)
+        return r * torch.addcmul(g, n, along, value=-1), r.square() * self.bend
 
 
 def new_readout(head: Tensor, scale: Tensor, eps: float, dtype: torch.dtype) -> Readout:

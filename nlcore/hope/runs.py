@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from nlcore.files import write_atomic
 from nlcore.hope.interrupts import HeldInterrupt
-from nlcore.sequence.fitting import BETAS, CLIP, WEIGHT_DECAY, Draw, rate_at, take_step
+from nlcore.sequence.fitting import BETAS, CLIP, WEIGHT_DECAY, Draw, rate_at, take_step, weight_groups
 from nlcore.training import PROGRESS_VARIABLE
 
 FORMAT, VERSION = "nlcore run", 1
@@ -60,7 +60,7 @@ class TokenRun:
         self.model, self.draw, self.lr, self.clip = model, draw, lr, clip
         self.recipe = {"lr": lr, "seed": seed, "weight_decay": weight_decay, "clip": clip}
         self.device = next(model.parameters()).device
-        self.optimizer = torch.optim.AdamW(_groups(model, lr), lr=lr, betas=BETAS, weight_decay=weight_decay)
+        self.optimizer = torch.optim.AdamW(weight_groups(model, lr), lr=lr, betas=BETAS, weight_decay=weight_decay)
         self.generator = torch.Generator().manual_seed(seed)
         self.path = None if path is None else Path(path)
         self.seconds_between_saves = seconds_between_saves
@@ -210,13 +210,6 @@ class TokenRun:
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(self._random["cuda"], self.device)
             yield
-
-
-def _groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
-    """Return the weights in groups, each with its part of the learning rate, as `take_step` wants them."""
-    grouped: Any = getattr(model, "parameter_groups", None)
-    groups: list[dict[str, Any]] = [{"params": model.parameters(), "lr": lr}] if grouped is None else grouped(lr)
-    return [{**group, "lr_factor": group["lr"] / lr} for group in groups]
 
 
 def read_run(path: str | Path) -> dict[str, Any]:

@@ -46,9 +46,10 @@ def fit_tokens(
     A progress bar is shown; set the environment variable NLCORE_PROGRESS=0 to hide it. The same model, seed and machine
     give the same weights.
 
-    Args     model: as in `ReadsTokens`; the batches follow it to its device. draw: generator -> a batch. steps: number
-             of updates. lr: the highest learning rate. seed: of the generator that `draw` gets. weight_decay: of all
-             weights. clip: longest gradient. on_step: called with the step number after each update.
+    Args     model: as in `ReadsTokens`; the batches follow it to its device. Its `parameter_groups`, if there are any,
+             say what learns faster. draw: generator -> a batch. steps: number of updates. lr: the highest learning
+             rate. seed: of the generator that `draw` gets. weight_decay: of all weights. clip: longest gradient.
+             on_step: called with the step number after each update.
     Returns  the losses in nats, `steps` numbers.
     Raises   ValueError for negative steps or a rate that is not positive; FloatingPointError if the loss is no longer
              finite.
@@ -57,7 +58,7 @@ def fit_tokens(
         raise ValueError(f"expected steps >= 0 and a learning rate above 0, got {steps} and {lr}")
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=BETAS, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(weight_groups(model, lr), lr=lr, betas=BETAS, weight_decay=weight_decay)
     losses = []
     model.train()
     for step in with_bar(range(steps), steps):
@@ -66,6 +67,17 @@ def fit_tokens(
         if on_step is not None:
             on_step(step)
     return losses
+
+
+def weight_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """Return the weights in groups, each with its part of the learning rate, as `take_step` wants them.
+
+    Args     model: any module; its `parameter_groups(lr)`, if it has that, says what learns faster. lr: of the others.
+    """
+    grouped: Any = getattr(model, "parameter_groups", None)
+    whole: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    groups = whole if grouped is None else grouped(lr)
+    return [group | {"lr_factor": group.get("lr", lr) / lr} for group in groups]
 
 
 def take_step(

@@ -191,7 +191,7 @@ class TokenModel(nn.Module):
         return self.embedding(tokens), states
 
     def levels(self, optimizer: torch.optim.Optimizer | None = None, tokens_per_step: float = 1) -> list[Level]:
-        """Return the levels that a stream writes into, "block 1: memory" and so on; with an optimizer, the whole system.
+        """Return the levels that a stream writes into, "block 1: memory" ...; with an optimizer, the whole system.
 
         Args     optimizer: what trains the weights; its own memories, and the weights it leaves alone, then belong to
                  the system. tokens_per_step: how many tokens of a stream the optimizer reads before each of its steps.

@@ -45,8 +45,10 @@ class CausalConvolution(nn.Module):
         if tail is None:
             tail = x.new_zeros(len(x), before, self.channels)
         line = torch.cat([tail.to(x.dtype), x], 1)  # (B, w - 1 + T, C)
-        y = sum(line[:, before - j : before - j + T] * weight for j, weight in enumerate(self.weight.unbind()))
-        assert isinstance(y, Tensor)
+        now, *earlier = self.weight.unbind()
+        y = line[:, before:] * now
+        for j, weight in enumerate(earlier, 1):
+            y = torch.addcmul(y, line[:, before - j : before - j + T], weight)
         if lengths is None:
             return y, line[:, T:].clone()  # a clone, to let go of the tokens before
         place = torch.arange(before, device=x.device) + lengths.to(x.device).unsqueeze(-1)

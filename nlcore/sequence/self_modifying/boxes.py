@@ -66,9 +66,14 @@ def settle(
     Args     parts: for each box its answer, (B, H, n) or (B, H, n, d). lr_bias, retain_bias: (H,). rules, live: as for
              `generate`.
     """
-    bent = {name: unit(silu(parts[name]) if rules.silu else parts[name]) for name in ("k", "q") if name in parts}
-    v = unit(parts["v"]) if rules.unit_values else parts["v"]
-    lr = rules.lr_max * (parts["lr"] + lr_bias[:, None]).sigmoid()
+    bent: dict[str, Tensor] = {
+        name: silu(parts[name]) if rules.silu else parts[name] for name in ("k", "q") if name in parts
+    }
+    bent["v"] = parts["v"]
+    short = [name for name in bent if name != "v" or rules.unit_values]
+    bent.update(zip(short, unit(torch.stack([bent[name] for name in short])).unbind(), strict=True))
+    lr = (parts["lr"] + lr_bias[:, None]).sigmoid()
+    lr = lr if rules.lr_max == 1.0 else rules.lr_max * lr
     log_retain = None
     if "retain" in parts:
         log_retain = logsigmoid(parts["retain"] + retain_bias[:, None]).clamp_min(LEAST_LOG)
@@ -77,7 +82,7 @@ def settle(
     if live is not None:
         lr = lr * live
         log_retain = None if log_retain is None else log_retain * live
-    return Generated(bent["k"], v, lr, log_retain, bent.get("q"))
+    return Generated(bent["k"], bent["v"], lr, log_retain, bent.get("q"))
 
 
 def targets(v: Tensor, S: Tensor, rules: Rules) -> Tensor:

@@ -50,7 +50,9 @@ def chunk_loop(
     lines = (x, q, None if live is None else live.expand(B, H, -1))
     pieces: list[Iterable] = [repeat(None) if line is None else line.flatten(0, 1).split(sizes, 1) for line in lines]
     heights = [rows.stop - rows.start for rows, *_ in rules.runs(x.shape[-1], boxes.rate is not None)]
-    origins = wide.start.split(heights, -2) if rules.returns else [None] * len(heights)
+    origins: list[Any] = [None] * (len(heights) + 1)
+    if rules.returns:
+        origins = [*wide.start.split(heights, -2), wide.start[..., -x.shape[-1] :, :]]
     readings = []
     for x_n, q_n, live_n in zip(*pieces, strict=False):
         flat = _opened(flat, wide, rules, live_n)
@@ -100,7 +102,8 @@ def _segment(
 ) -> tuple[Reading, SelfModifyingState]:
     """Write a segment (G, n, d) in which no anchor changes, and say what there is to read.
 
-    Args     origins: for each run of rows that are treated alike, what fading returns to, or None.
+    Args     origins: for each run of rows that are treated alike, what fading returns to, or None;
+             then the same for the memory alone.
     """
     runs = rules.runs(x.shape[-1], boxes.rate is not None)
     made = generate(x, state.anchor, boxes, rules, live)
@@ -125,7 +128,9 @@ def _segment(
         kept_memory = left
     else:
         errors, said = torch.zeros_like(x), None
-    last = begin.rows(slice(-width, None)) if heights[-1] > width else pieces[-1]._replace(origin=origins[-1])
+    last = (begin._replace(origin=None).rows(slice(-width, None)) if heights[-1] > width else pieces[-1])._replace(
+        origin=origins[-1]
+    )
     said = said if said is None else said[..., -width:]
     reading = Reading(last, made.query(q), made.k, errors[..., -width:], said, kept_memory)
     S, Z = (_joined([getattr(end, name) for end in ends]) for name in ("S", "Z"))

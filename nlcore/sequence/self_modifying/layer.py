@@ -59,6 +59,8 @@ class SelfModifyingTitans(nn.Module):
              memory begins near the identity, for else its own targets would be nothing.
     """
 
+    retain_bias: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -99,7 +101,11 @@ class SelfModifyingTitans(nn.Module):
         else:
             self.start = nn.Parameter(_matrix_starts(heads, self.width, self.rules).to(**made))
         self.lr_bias = nn.Parameter(torch.full((heads,), _logit(lr_start), **made))
-        self.retain_bias = nn.Parameter(torch.full((heads,), _logit(retain_start), **made))
+        bias = torch.full((heads,), _logit(retain_start), **made)
+        if self.rules.retain is None:
+            self.retain_bias = nn.Parameter(bias)
+        else:  # one number for all tokens: nothing to learn
+            self.register_buffer("retain_bias", bias)
         self.rate_logit = None if rate is None else nn.Parameter(torch.tensor(_logit(rate), **made))
 
     @classmethod

@@ -60,17 +60,29 @@ def kept(lr: Tensor, log_retain: Tensor | None, momentum: float = 0.0, live: Ten
     Args     lr: (..., n). log_retain: (..., n), or None if nothing fades. momentum: beta. live: (..., n), 1 for a
              token, 0 for padding, which must not let the momentum move the state; None if there is no padding.
     """
+    if not momentum:
+        return _kept_plainly(lr, log_retain)
     D = decay_products(log_retain, lr)
     first = None if log_retain is None else D[..., :1]
     errors = D[..., 1:] * lr[..., None, :]
-    if not momentum:
-        return Kept(first, errors)
     logs = torch.full_like(lr, momentum).log()
     E = decay_products(logs if live is None else logs * live, lr)
     through = (D[..., 1:] if live is None else D[..., 1:] * live[..., None, :]) @ E[..., 1:, :]
     return Kept(
         first, errors, through[..., 1:] * lr[..., None, :], through[..., :1], E[..., -1, 1:] * lr, E[..., -1:, :1]
     )
+
+
+def _kept_plainly(lr: Tensor, log_retain: Tensor | None) -> Kept:
+    """Return the same without momentum: no product is computed only to be cut off."""
+    n = lr.shape[-1]
+    later = torch.ones(n + 1, n, dtype=torch.bool, device=lr.device).triu()
+    if log_retain is None:
+        return Kept(None, (~later).to(lr.dtype) * lr[..., None, :])
+    total = log_retain.cumsum(-1)
+    after = pad(total, (1, 0)).unsqueeze(-1)
+    D = (after - total.unsqueeze(-2)).masked_fill(later, -torch.inf).exp()
+    return Kept(after.exp(), D * lr[..., None, :])
 
 
 def decay_products(log_retain: Tensor | None, like: Tensor) -> Tensor:
@@ -131,12 +143,13 @@ def write(
     """
     match = k @ k.mT if k.shape[-2] > 1 else torch.zeros_like(left.errors[..., :-1, :])
     if value is None or left.values is None:
-        errors = _solve(left.errors, match, right) if corrects else right
-        return Piece(state_after(begin, k, left.errors[..., -1, :, None] * errors, left), begin.origin), errors
+        before, end = left.errors.split([match.shape[-2], 1], -2)
+        errors = _solve(before, match, right) if corrects else right
+        return Piece(state_after(begin, k, end.mT * errors, left), begin.origin), errors
     assert begin.Z is not None and left.Z is not None and left.Z_Z is not None and left.Z_values is not None
     errors = right
     if corrects:
-        errors = _solve(left.errors, match, right - (match * left.values[..., :-1, :]) @ value)
+        errors = _solve(left.errors[..., :-1, :], match, right - (match * left.values[..., :-1, :]) @ value)
     added = left.errors[..., -1, :, None] * errors + left.values[..., -1, :, None] * value
     S = state_after(begin, k, added, left) + left.Z[..., -1:, :] * begin.Z
     Z = left.Z_Z * begin.Z + (left.Z_values[..., None] * value).mT @ k
@@ -160,7 +173,7 @@ def _solve(errors: Tensor, match: Tensor, right: Tensor) -> Tensor:
     """Return U with U_t = right_t - sum_{j<t} errors_{t-1,j} match_tj U_j."""
     if match.shape[-2] == 1:
         return right
-    return torch.linalg.solve_triangular(errors[..., :-1, :] * match, right, upper=False, unitriangular=True)
+    return torch.linalg.solve_triangular(errors * match, right, upper=False, unitriangular=True)
 
 
 def read(begin: Piece, q: Tensor, k: Tensor, errors: Tensor, values: Tensor | None, left: Kept) -> Tensor:
