@@ -852,8 +852,10 @@ course.claim(
 # softmax tell old from new.
 #
 # One seed proves little. A script has trained eight memories with 32 keys and 32 values, `notebooks/sweeps/token_memories.py`:
-# each with the same four learning rates, chosen on a tuning seed, three other seeds for the result. Once with keys that are
-# written once, and a small state (two heads of 16); once with overwriting (two heads of 32).
+# each with the same grid of learning rates, chosen on a tuning seed; other seeds give the result. Once with keys that are
+# written once, and a smaller state (two heads of 16); once with overwriting (two heads of 32).
+#
+# **Predict.** In section 5 the sum held more new keys than the delta rule. Here too?
 
 # %%
 from nlcore.sweeps import load_sweep
@@ -890,7 +892,7 @@ LOOKS = [*course.style.STYLES, {"color": "#777777", "linestyle": "-", "marker": 
 LOOKS.append({"color": course.style.COLOURS["sky"], "linestyle": "--", "marker": "P"})
 alt = []
 for ax, (task, words) in zip(
-    axes, (("recall", "each key once, small state"), ("recall_overwritten", "each key twice")), strict=True
+    axes, (("recall", "each key once, smaller state"), ("recall_overwritten", "each key twice")), strict=True
 ):
     for (name, label), look in zip(NAMES.items(), LOOKS, strict=True):
         seeds = torch.stack([scores(task, name, N) for N in PAIRS])  # (N, seeds)
@@ -903,9 +905,7 @@ for ax, (task, words) in zip(
     ax.set_title(words, fontweight="normal")
 axes[0].set_ylabel("answered right\n(line: mean, small: single seeds)")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=3, fontsize=9)
-fig.suptitle(
-    "Overwriting stops the sum, a small state stops the delta rule first", fontweight="bold", x=0.01, ha="left"
-)
+fig.suptitle("Overwriting stops the sum at one half, and no correcting memory", fontweight="bold", x=0.01, ha="left")
 course.figure(
     fig, "recall-with-trained-memories", alt=f"Answered right for N = {', '.join(PAIRS)}. " + "; ".join(alt) + "."
 )
@@ -926,9 +926,13 @@ course.claim(
 # %% tags=["claim"]
 once = {name: scores("recall", name, "32") for name in NAMES}
 course.claim(
-    "each key once, small state, N = 32: linear attention is ahead of delta by {a}, pairs of one seed",
-    (once["linear"] - once["delta"]).mean() > 0,
-    a=confidence_interval(once["linear"] - once["delta"]),
+    "each key once, N = 32: linear attention knows {a:.3f}, delta {b:.3f}, softmax {c:.3f}; linear attention minus delta, "
+    "paired by seed, is {d}",
+    min(once[name].mean() for name in ("linear", "delta", "softmax")) > 0.9,
+    a=once["linear"].mean(),
+    b=once["delta"].mean(),
+    c=once["softmax"].mean(),
+    d=confidence_interval(once["linear"] - once["delta"]),
 )
 tops = {
     task: max(
@@ -948,8 +952,9 @@ course.claim(
 
 # %% [markdown]
 # Say only what this shows. With overwriting linear attention stays near one half: it holds both values. With keys written
-# once and a state that is too small, the order turns round, as in section 5. And softmax attention, which keeps
-# everything, is beaten by none of them here. What the others buy is a state that does not grow (section 1).
+# once both matrices solve the task, although 32 keys do not fit at right angles into 16 dimensions. The lead of the sum in
+# section 5 was one of random keys; a trained model chooses its keys and how strongly it writes. And softmax attention, which
+# keeps everything, is beaten by none of them here. What the others buy is a state that does not grow (section 1).
 #
 # ## 8 · Who is updated how often?
 #
@@ -1014,9 +1019,9 @@ course.claim(
 # ## What this does not show
 #
 # * No memory of fixed size beats softmax attention on these tasks. The gain is in cost, and only on long streams.
-# * Small models, short sequences, artificial pairs. Three seeds each: small differences between the good memories mean
-#   nothing.
-# * In section 5 nothing was tuned but two strengths shown. A decay, or another number of passes, moves the lines.
+# * Small models, short sequences, artificial pairs, few seeds: small differences between the good memories mean nothing.
+# * In section 5 nothing was tuned but two strengths shown. A decay, or another number of passes, moves the lines. The keys
+#   are random there; a trained model chooses its keys, and the lead of the sum on new keys does not carry over.
 # * The models of section 7 have a short convolution. Without it a key cannot be bound to the value after it in one block.
 # * $\eta$ above 1, momentum and decay have uses that recall does not show: notebooks 10 and 11.
 #
