@@ -251,6 +251,8 @@ course.hint.read_stream(1)  # then 2 and 3, if you need them
 # <details><summary>Solution and why</summary>
 #
 # ```python
+# from nlcore.memory import hebbian
+#
 # def read_stream(q, k, v):
 #     M = torch.zeros(v.shape[1], k.shape[1], dtype=v.dtype)
 #     answers = []
