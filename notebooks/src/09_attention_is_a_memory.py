@@ -627,7 +627,7 @@ for ax, kind in zip(axes, ("random", "overwritten", "correlated"), strict=True):
     ax.set_title(kind, fontweight="normal")
 axes[0].set_ylabel("answered right (20 seeds,\n95 % interval)")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=3, fontsize=9)
-fig.suptitle("The delta rule wins where keys are written again or alike", fontweight="bold", x=0.01, ha="left")
+fig.suptitle("The delta rule beats the sum where keys are written again or alike", fontweight="bold", x=0.01, ha="left")
 course.figure(fig, "what-three-memories-hold", alt=f"Answered right for N = {COUNTS}. " + "; ".join(alt) + ".")
 
 
