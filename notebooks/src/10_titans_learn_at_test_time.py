@@ -1052,7 +1052,7 @@ for name, words in READERS.items():
     print(f"{words:22}", "  ".join(f"{T}: {value:.2f}" for T, value in zip(LENGTHS, right[name].mean(0), strict=True)))
 
 # %% tags=["figure"]
-fig, ax = course.canvas(6.8, 3.3)
+fig, ax = course.canvas(7.4, 3.3)
 alt = []
 for (name, words), style in zip(READERS.items(), course.style.STYLES, strict=False):
     spans = [confidence_interval(column.clone()) for column in right[name].T]
@@ -1069,7 +1069,7 @@ ax.set(
     ylim=(0, 1.05),
 )
 ax.set_title("What falls is RoPE and the window, not softmax")
-ax.legend(fontsize=8, loc="lower left")
+fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", fontsize=8)
 course.figure(
     fig, "needles-by-length", alt=f"Needles found at {', '.join(map(str, LENGTHS))} tokens. " + "; ".join(alt)
 )
