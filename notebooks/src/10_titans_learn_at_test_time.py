@@ -969,7 +969,7 @@ course.claim(
 # both.
 #
 # One seed and one rate prove little. A script has trained larger models on a larger stream (16 symbols, 96 tokens a part), each
-# family at its best of four rates, three seeds each. Here is its record.
+# family at the best of its rates, three seeds each. Here is its record.
 #
 # **Predict.** Will Titans be ahead of the delta rule?
 
