@@ -88,7 +88,7 @@ def mean(task: str, name: str, test: str) -> float:
 
 def test_what_the_notebooks_say_of_overwriting_and_length() -> None:
     assert mean("recall_overwritten", "linear", "32") < 0.65 < 0.8 < mean("recall_overwritten", "titans", "32")
-    assert mean("passkey", "softmax", "2048") < 0.8 < 0.95 < mean("passkey", "softmax_nope", "2048")
+    assert mean("passkey", "softmax", "2048") < 0.9 < 0.95 < mean("passkey", "softmax_nope", "2048")
 
 
 def test_the_checkpoints_are_those_of_the_contest_and_small() -> None:

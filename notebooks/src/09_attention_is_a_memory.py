@@ -857,7 +857,7 @@ course.claim(
 # each with the same grid of learning rates, chosen on a tuning seed; other seeds give the result. Once with keys that are
 # written once, and a smaller state (two heads of 16); once with overwriting (two heads of 32).
 #
-# **Predict.** In section 5 the sum held more new keys than the delta rule. Here too?
+# **Predict.** In section 5 the sum held more new keys than the delta rule. Will trained models show it?
 
 # %%
 from nlcore.sweeps import load_sweep
@@ -927,14 +927,15 @@ course.claim(
 
 # %% tags=["claim"]
 once = {name: scores("recall", name, "32") for name in record["results"]["recall"]}
+short = {name: int((once[name] < 0.95).sum()) for name in ("linear", "delta", "titans")}
 course.claim(
-    "each key once, N = 32: linear attention knows {a:.3f}, delta {b:.3f}, softmax {c:.3f}; linear attention minus delta, "
-    "paired by seed, is {d}",
-    min(once[name].mean() for name in ("linear", "delta", "softmax")) > 0.9,
-    a=once["linear"].mean(),
-    b=once["delta"].mean(),
-    c=once["softmax"].mean(),
-    d=confidence_interval(once["linear"] - once["delta"]),
+    "each key once, N = 32: linear attention knows {a:.3f}, delta {b:.3f}, Titans {c:.3f}, softmax {d:.3f}. Below 0.95 are {e}, {f} "
+    "and {g} of {n} seeds of the first three; linear attention minus delta, paired by seed, is {h}",
+    min(once["linear"].mean(), once["softmax"].mean()) > 0.95 and short["linear"] == 0 < short["titans"],
+    **dict(zip("abcd", (once[name].mean() for name in ("linear", "delta", "titans", "softmax")), strict=True)),
+    **dict(zip("efg", short.values(), strict=True)),
+    n=len(once["linear"]),
+    h=confidence_interval(once["linear"] - once["delta"]),
 )
 tops = {
     task: max(
@@ -954,8 +955,9 @@ course.claim(
 
 # %% [markdown]
 # Say only what this shows. With overwriting linear attention stays near one half: it holds both values. With keys written
-# once both matrices solve the task, although 32 keys do not fit at right angles into 16 dimensions. The lead of the sum in
-# section 5 was one of random keys; a trained model chooses its keys and how strongly it writes. And softmax attention, which
+# once a matrix can hold them all, although 32 keys do not fit at right angles into 16 dimensions: a trained model chooses its
+# keys and how strongly it writes. The sum does so with every seed; those that correct had not learned it with some seeds in
+# these steps. Whether that is the lead of section 5 or a matter of training, three seeds cannot say. Softmax attention, which
 # keeps everything, is beaten by none of them here. What the others buy is a state that does not grow (section 1).
 #
 # ## 8 · Who is updated how often?
@@ -1023,7 +1025,7 @@ course.claim(
 # * No memory of fixed size beats softmax attention on these tasks. The gain is in cost, and only on long streams.
 # * Small models, short sequences, artificial pairs, few seeds: small differences between the good memories mean nothing.
 # * In section 5 nothing was tuned but two strengths shown. A decay, or another number of passes, moves the lines. The keys
-#   are random there; a trained model chooses its keys, and the lead of the sum on new keys does not carry over.
+#   are random there; a trained model chooses its keys.
 # * The models of section 7 have a short convolution. Without it a key cannot be bound to the value after it in one block.
 # * $\eta$ above 1, momentum and decay have uses that recall does not show: notebooks 10 and 11.
 #

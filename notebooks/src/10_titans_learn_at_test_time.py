@@ -1077,18 +1077,19 @@ course.figure(
 # %% tags=["claim"]
 far = {name: right[name][:, -1].mean().item() for name in READERS}
 course.claim(
-    "at 2,048 tokens: RoPE {a:.2f} (at 128 it was {b:.2f}), window {c:.2f}, Titans {d:.2f}, delta rule with decay {e:.2f}, and "
-    "softmax without positions {f:.2f}",
+    "at 2,048 tokens: RoPE {a:.2f} (at 128 it was {b:.2f}), window {c:.2f}, Titans {d:.2f} (one seed only {g:.2f}), delta rule with "
+    "decay {e:.2f}, and softmax without positions {f:.2f}",
     far["softmax"] < right["softmax"][:, 1].mean() - 0.1
     and far["window"] < 0.4
     and far["softmax_nope"] > 0.9
-    and min(far["titans"], far["gated_delta"]) > far["softmax"],
+    and far["gated_delta"] > max(far["softmax"], far["titans"]) - 0.01,
     a=far["softmax"],
     b=right["softmax"][:, 1].mean(),
     c=far["window"],
     d=far["titans"],
     e=far["gated_delta"],
     f=far["softmax_nope"],
+    g=right["titans"][:, -1].min(),
 )
 course.claim(
     "the three checkpoints of seed 0, run here at 512 tokens, differ from the record by at most {a:.3f}",
@@ -1099,7 +1100,7 @@ course.claim(
 # %% [markdown]
 # So a state of fixed size is **enough** for this test. It is not **needed**: attention without positions finds the needles too.
 # What fails beyond the trained length is a way to encode places, and a short window. "Attention loses the needle, memories
-# do not" does not follow. Nor does "Titans read longer": the delta rule, without momentum, does the same.
+# do not" does not follow. Nor does "Titans read longer": the delta rule, without momentum, does at least as well here.
 #
 # ## What you did
 #

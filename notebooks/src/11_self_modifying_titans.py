@@ -766,11 +766,11 @@ course.claim(
 )
 
 # %% tags=["claim"]
-tried = [score for rates in record["other rates"].values() for score in rates.values()]
+tried = [score for name in (*STUCK, "Titans") for score in record["other rates"][name].values()]
 course.claim(
     "nor is it the learning rate: at a quarter, at half and at twice of it all of them, and Titans, stay at {a:.2f} of 20 bits or "
     "below (one seed a rate)",
-    set(record["other rates"]) == {*STUCK, "Titans"} and len(tried) == 15 and max(tried) < 0.65,
+    len(tried) == 15 and max(tried) < 0.65,
     a=max(tried),
 )
 course.claim(
@@ -879,11 +879,18 @@ course.claim(
     counts[OWN] > counts[chunked[0]] > counts[chunked[1]] >= counts[chunked[2]] == 0,
     **dict(zip("abce", (counts[name] for name in (OWN, *chunked)), strict=True)),
 )
+eight = record["other rates"][chunked[2]]
+course.claim(
+    "chunks of 8 at other learning rates, one seed each: {a:.2f} of 20 bits at a quarter, {b:.2f} at half, {c:.2f} at twice the rate",
+    max(eight.values()) > 0.9 > sorted(eight.values())[1],
+    **dict(zip("abc", (eight[rate] for rate in sorted(eight, key=float)), strict=True)),
+)
 
 # %% [markdown]
-# So (11.6) says what gets harder, not that it is impossible: some seeds get through with chunks of 2 and 4. For $\eta$ below
-# 1, one 1 and two 1s in a chunk leave answers of different **size**, which the network after the memory may use; we have
-# not looked further. The paper reports parity at 100 % and does not say with which chunks.
+# So (11.6) says what gets harder, not that it is impossible: some seeds get through with chunks of 2 and 4, and one with
+# chunks of 8 at a higher rate. For $\eta$ below 1, one 1 and two 1s in a chunk leave answers of different **size**, which the
+# network after the memory may use; we have not looked further. The paper reports parity at 100 % and does not say with which
+# chunks.
 #
 # ## 10 · Is it the eigenvalue, in trained models?
 #
