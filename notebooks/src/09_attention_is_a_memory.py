@@ -937,6 +937,8 @@ course.claim(
     n=len(once["linear"]),
     h=confidence_interval(once["linear"] - once["delta"]),
 )
+
+# %% tags=["claim"]
 tops = {
     task: max(
         (scores(task, name, N) - scores(task, "softmax", N)).mean()
@@ -956,9 +958,9 @@ course.claim(
 # %% [markdown]
 # Say only what this shows. With overwriting linear attention stays near one half: it holds both values. With keys written
 # once a matrix can hold them all, although 32 keys do not fit at right angles into 16 dimensions: a trained model chooses its
-# keys and how strongly it writes. The sum does so with every seed; those that correct had not learned it with some seeds in
-# these steps. Whether that is the lead of section 5 or a matter of training, three seeds cannot say. Softmax attention, which
-# keeps everything, is beaten by none of them here. What the others buy is a state that does not grow (section 1).
+# keys. The sum does so with every seed; those that correct, not yet with some. Whether that is the lead of section 5 or a
+# matter of training, three seeds cannot say. Nothing beats softmax attention here. What the others buy is a state that does
+# not grow (section 1).
 #
 # ## 8 · Who is updated how often?
 #
