@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "test-results"
 ATTEMPTS = RESULTS / "network-attempts.log"
 OWN_FOLDERS = ("browser", "mutants", "colab")  # each file a part of its own: they take long and mostly wait
+TOKENS = ("probes", "sequence", "self_modifying", "deep_memory", "attention", "token", "hope", "text")  # test_NAME*.py
 LIMIT_S = 1800
 LONGEST_LINE = 400
 
@@ -49,10 +50,12 @@ class Outcome:
 def parts() -> list[Part]:
     """Return all parts, roughly those that take longest first."""
     nbval = ("--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg")
-    others = (f"--ignore=tests/{folder}" for folder in OWN_FOLDERS)
+    others = [f"--ignore=tests/{folder}" for folder in OWN_FOLDERS]
+    of_tokens = sorted(str(file.relative_to(ROOT)) for name in TOKENS for file in ROOT.glob(f"tests/test_{name}*.py"))
     return [
         *_files("browser"),
-        _pytest("units and equations", "tests", *others),
+        _pytest("units and equations", "tests", *others, *(f"--ignore={file}" for file in of_tokens)),
+        _pytest("memories of tokens", *of_tokens),
         _pytest("notebooks", "-p", "tests.nbval_plugin", *nbval, "--nbval-cell-timeout", "120", "notebooks"),
         *_files("mutants"),
         *_files("colab"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 
 import pytest
 import torch
@@ -14,10 +15,26 @@ from tests.probe_subjects import SUBJECTS, Packed
 from tests.probes import PROBES, Subject
 
 BY_NAME = {subject.name: subject for subject in SUBJECTS}
+# Tracing takes seconds a memory: one of each kind; all of them with NLCORE_ALL_PROBES=1.
+COMPILED = set(BY_NAME) if os.environ.get("NLCORE_ALL_PROBES") else {
+    "oja_rule",
+    "titans_memory",
+    "titans_memory, gradients of 4",
+    "softmax_attention",
+    "deep_titans_memory, gradients of 4",
+    "retnet layer",
+    "titans layer",
+    "gru layer",
+    "SelfModifyingTitans, chunks of 8 and 2, slow",
+    "SelfModifyingTitans, networks",
+    "model of four layers",
+    "HopeLM",
+    "ContinuumMemory, sequential",
+}  # fmt: skip
+CASES = [(probe, name) for probe in PROBES for name in BY_NAME if probe != "compiled" or name in COMPILED]
 
 
-@pytest.mark.parametrize("name", BY_NAME)
-@pytest.mark.parametrize("probe", [pytest.param(p, marks=pytest.mark.slow) if p == "compiled" else p for p in PROBES])
+@pytest.mark.parametrize(("probe", "name"), CASES, ids=[f"{probe}-{name}" for probe, name in CASES])
 def test_probe(probe: str, name: str) -> None:
     subject = BY_NAME[name]
     if probe in subject.limits:  # what is known not to work fails, and says why
