@@ -16,14 +16,14 @@ Deep Learning Architectures*, NeurIPS 2025, arXiv 2512.24695; not by the authors
 from importlib import import_module
 from typing import Any
 
-from nlcore import cms, levels, memory, metrics, optimizers, sequence, tasks, training
+from nlcore import cms, levels, memory, metrics, optimizers, tasks, training
 
 __version__ = "0.1.0"
 __all__ = ["cms", "hope", "levels", "memory", "metrics", "optimizers", "sequence", "tasks", "training"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load `nlcore.hope` when it is asked for: importing nlcore stays quick."""
-    if name == "hope":
-        return import_module("nlcore.hope")
+    """Load `sequence` and `hope` when they are asked for: importing nlcore stays quick."""
+    if name in ("sequence", "hope"):
+        return import_module(f"nlcore.{name}")
     raise AttributeError(f"module 'nlcore' has no attribute {name!r}")

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import nlcore
-from nlcore import course
-from nlcore.course import figures, files, style
+from nlcore import course, files
+from nlcore.course import figures, style
+from nlcore.course.files import FIGURES_VARIABLE
 
 
 def test_a_claim_prints_its_sentence_with_the_numbers(capsys: pytest.CaptureFixture) -> None:
@@ -95,10 +96,10 @@ def test_other_bad_figures_are_refused() -> None:
 
 def test_figures_are_saved_only_when_asked(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(files.FIGURES_VARIABLE, raising=False)
+    monkeypatch.delenv(FIGURES_VARIABLE, raising=False)
     course.figure(drawing(), "not-saved", alt="x y")
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setenv(files.FIGURES_VARIABLE, str(tmp_path / "out"))
+    monkeypatch.setenv(FIGURES_VARIABLE, str(tmp_path / "out"))
     picture = course.figure(drawing(), "saved", alt="x y")
     assert (tmp_path / "out" / "saved.png").read_bytes() == picture.png
 

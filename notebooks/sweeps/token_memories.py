@@ -45,12 +45,13 @@ Job = tuple[str, str, int, float]  # task, model, seed, learning rate
 
 def settings() -> dict[str, Any]:
     """Return how the results are made, for the record."""
-    kept = ("symbols", "dim", "heads", "layers", "steps", "tuning_steps", "seeds")
+    kept = ("symbols", "dim", "heads", "layers", "steps", "tuning_steps")
     return {
         "command": f"python notebooks/sweeps/{NAME}.py",
         "torch": torch.__version__.split("+")[0],
         "rates": list(RATES),
         "tuning_seed": TUNING_SEED,
+        "seeds": {name: list(range(task.seeds)) for name, task in TASKS.items()},
         "sequences": {"tuning": TUNED_ON, "test": TESTED_ON},
         "tasks": {
             name: {key: getattr(task, key) for key in kept} | {"dtype": str(task.dtype).removeprefix("torch.")}
