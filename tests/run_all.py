@@ -53,10 +53,10 @@ def parts() -> list[Part]:
     others = [f"--ignore=tests/{folder}" for folder in OWN_FOLDERS]
     of_tokens = sorted(str(file.relative_to(ROOT)) for name in TOKENS for file in ROOT.glob(f"tests/test_{name}*.py"))
     return [
+        _pytest("notebooks", "-p", "tests.nbval_plugin", *nbval, "--nbval-cell-timeout", "120", "notebooks"),
         *_files("browser"),
         _pytest("units and equations", "tests", *others, *(f"--ignore={file}" for file in of_tokens)),
         _pytest("memories of tokens", *of_tokens),
-        _pytest("notebooks", "-p", "tests.nbval_plugin", *nbval, "--nbval-cell-timeout", "120", "notebooks"),
         *_files("mutants"),
         *_files("colab"),
         Part("types", (sys.executable, "-m", "mypy")),
