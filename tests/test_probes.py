@@ -28,6 +28,7 @@ COMPILED = set(BY_NAME) if os.environ.get("NLCORE_ALL_PROBES") else {
     "SelfModifyingTitans, chunks of 8 and 2, slow",
     "SelfModifyingTitans, networks",
     "model of four layers",
+    "HopeLM",
     "ContinuumMemory, sequential",
 }  # fmt: skip
 CASES = [(probe, name) for probe in PROBES for name in BY_NAME if probe != "compiled" or name in COMPILED]

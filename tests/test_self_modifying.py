@@ -15,7 +15,7 @@ from nlcore.sequence.self_modifying.chunks import segment_sizes
 
 B, H, T, D = 2, 2, 17, 3
 F64 = torch.float64
-CHUNKS = [(1, 1), (8, 3), (3, 8), (64, 64), (1, 7)]
+CHUNKS = [(1, 1), (4, 4), (8, 3), (3, 8), (5, 2), (64, 64), (1, 7)]
 SETTINGS: dict[str, dict] = {
     "default": {},
     "zero": {"decay_to": "zero"},

@@ -433,7 +433,7 @@ def test_wrong_input_and_settings_are_refused_in_words() -> None:
         (ValueError, "a gate starts between 0", lambda: Gate(DIM, 1, start=1.0)),
         (ValueError, "name must be one of", lambda: mixer("transformer", DIM)),
         (TypeError, "dim must be a whole number", lambda: DeltaRule(8.0)),
-        (NotImplementedError, "does not say how", lambda: TokenMixer(DIM).remember(x, x, x, x, None, None)),
+        (TypeError, "abstract methods .*levels.*remember", lambda: TokenMixer(DIM)),
         (ValueError, "another stream", lambda: mixer("gru", DIM)(x, mixer("gru", DIM)(x[:1])[1])),
     ]
     for kind, words, call in cases:

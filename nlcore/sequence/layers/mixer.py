@@ -5,6 +5,7 @@ A layer fills in two methods: `remember` (how the memory is written and read) an
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
@@ -37,7 +38,7 @@ class MixerState(NamedTuple):
         return saving.move(self, *args, **settings)
 
 
-class TokenMixer(nn.Module):
+class TokenMixer(nn.Module, ABC):
     """A layer (B, T, dim) -> (B, T, dim) around a memory of tokens; `remember` is left to fill in.
 
     Args     dim: width of a token. heads: memories side by side, each dim / heads wide. conv_width, activation,
@@ -89,6 +90,7 @@ class TokenMixer(nn.Module):
         y = y if padding is None else y.masked_fill(padding, 0.0)
         return y, MixerState(tail, memory, tokens + x.shape[1])
 
+    @abstractmethod
     def remember(
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, memory: Any, lengths: Tensor | None
     ) -> tuple[Tensor, Any]:
@@ -98,11 +100,10 @@ class TokenMixer(nn.Module):
                  lengths: (B,).
         Returns  answers (B, H, T, d) and the new state of the memory.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say how its memory is written and read")
 
+    @abstractmethod
     def levels(self) -> list[Level]:
         """Return what the stream writes into this layer; its weights belong to the optimizer that trains them."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its levels are")
 
     def extra_repr(self) -> str:
         """Return the sizes and the nest of levels, for `print`."""
