@@ -12,8 +12,9 @@ from torch.func import functional_call, grad
 
 from nlcore.levels import nest, order_levels
 from nlcore.sequence.layers.convolution import CausalConvolution
+from nlcore.sequence.layers.frame import MixerState
 from nlcore.sequence.layers.memories import DeltaRule, LinearAttention, SoftmaxAttention
-from nlcore.sequence.layers.mixer import MixerState, TokenMixer
+from nlcore.sequence.layers.mixer import TokenMixer
 from nlcore.sequence.layers.named import MIXERS, mixer
 from nlcore.sequence.layers.norms import RMSNorm, rms, unit
 from nlcore.sequence.layers.projections import Gate, Output, Projections

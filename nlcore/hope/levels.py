@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nlcore.hope.block import ContinuumBlock, HopeBlockState
-from nlcore.sequence.layers.mixer import MixerState
+from nlcore.sequence.layers.frame import MixerState
 from nlcore.sequence.model import Block, ModelState, TokenModel
 from nlcore.sequence.self_modifying import SelfModifyingTitans
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from nlcore.sequence.fitting import fit_tokens, token_accuracy
+from nlcore.sequence.layers.frame import MixerState
 from nlcore.sequence.layers.gru import GRU
 from nlcore.sequence.layers.memories import DeltaRule, LinearAttention, SoftmaxAttention
-from nlcore.sequence.layers.mixer import MixerState
 from nlcore.sequence.layers.titans import Titans
 from nlcore.sequence.model import TokenModel
 from nlcore.sequence.self_modifying import SelfModifyingTitans, transition_eigenvalue

@@ -19,9 +19,9 @@ from torch.nn.functional import silu
 
 from nlcore.levels import Level, describe
 from nlcore.optimizers.checks import check_choice, check_count
-from nlcore.sequence.inputs import check_padding, check_sequence, head_width, is_padding
+from nlcore.sequence.inputs import head_width
 from nlcore.sequence.layers.convolution import CausalConvolution
-from nlcore.sequence.layers.mixer import MixerState
+from nlcore.sequence.layers.frame import MemoryLayer
 from nlcore.sequence.layers.norms import unit
 from nlcore.sequence.layers.projections import Output
 from nlcore.sequence.self_modifying.memory import self_modifying_memory
@@ -40,7 +40,7 @@ LITERAL: dict[str, Any] = {
 STABLE: dict[str, Any] = {"decay_to": "start", "rule": "delta", "target_bound": 4.0}
 
 
-class SelfModifyingTitans(nn.Module):
+class SelfModifyingTitans(MemoryLayer):
     """The layer (B, T, dim) -> (B, T, dim); its learned weights are the starts of the boxes and what is around them.
 
     Args     dim: width of a token. heads: H, divides dim. boxes: "matrix", or "mlp", x + W1 gelu(W2 x); then by default
@@ -94,6 +94,7 @@ class SelfModifyingTitans(nn.Module):
         self.W_q = None if self.rules.adaptive_q else nn.Linear(dim, dim, bias=False, **made)
         lines = dim if self.W_q is None else 2 * dim
         self.convolution = CausalConvolution(lines, conv_width, **made)
+        self.tail_shape = (self.convolution.width - 1, lines)
         self.output = Output(dim, heads, norm=norm, gate=gate, **made)
         if boxes == "mlp":
             starts = _network_starts(heads, self.width, self.width if hidden is None else hidden, self.rules)
@@ -124,41 +125,16 @@ class SelfModifyingTitans(nn.Module):
         """
         return cls(dim, heads, **{"rate": 0.05} | STABLE | settings)
 
-    def forward(
-        self, x: Tensor, state: MixerState | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, MixerState | None]:
-        """Read a stretch of B streams; every token is answered from what came before it, then rewrites the boxes.
-
-        Args     x: (B, T, dim). state: from the call before; None begins new streams. lengths: (B,), real tokens of
-                 each item; the rest is padding, which changes nothing and answers 0.
-        Returns  y (B, T, dim) and the state; pass it on to continue the streams. For T = 0 the state given.
-        Raises   ValueError for shapes that do not fit; TypeError for another dtype than that of the weights.
-        """
-        self._check(x, state, lengths)
-        if x.shape[1] == 0:
-            return x, state
-        padding = None if lengths is None else is_padding(lengths.to(x.device), x.shape[1]).unsqueeze(-1)
-        x = x if padding is None else x.masked_fill(padding, 0.0)
-        tail, memory, tokens = state or (None, None, 0)
+    def read_tokens(
+        self, x: Tensor, tail: Tensor | None, memory: Any, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Make queries, let each box read its tokens; every token is answered first, then rewrites the boxes."""
         lines = [x if self.W_x is None else self.W_x(x)] + ([] if self.W_q is None else [self.W_q(x)])
         mixed, tail = self.convolution(torch.cat(lines, -1), tail, lengths)
         parts = mixed.unflatten(-1, (len(lines), self.heads, self.width)).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
         q = None if self.W_q is None else unit(silu(parts[1]) if self.rules.silu else parts[1])
         answers, memory = self._remember(parts[0], q, memory, lengths)
-        y = self.output(answers, x)
-        return (y if padding is None else y.masked_fill(padding, 0.0)), MixerState(tail, memory, tokens + x.shape[1])
-
-    def _check(self, x: Tensor, state: MixerState | None, lengths: Tensor | None) -> None:
-        check_sequence(x, self.dim, self.output.linear.weight.dtype)
-        check_padding(lengths, x)
-        if state is None:
-            return
-        if not isinstance(state, MixerState):
-            raise TypeError(f"state must be a MixerState, what the call before returned; got {type(state).__name__}")
-        expected = (len(x), self.convolution.width - 1, self.convolution.channels)
-        if tuple(state.tail.shape) != expected:
-            found = tuple(state.tail.shape)
-            raise ValueError(f"the state is of another stream: expected a tail of shape {expected}, got {found}")
+        return answers, tail, memory
 
     def _remember(self, x: Tensor, q: Tensor | None, memory: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
         rate = None if self.rate_logit is None else self.rate_logit.sigmoid()
