@@ -229,6 +229,8 @@ def test_a_state_can_be_kept_and_moved(tmp_path: Any) -> None:
         ({"chunk_size": 0}, ValueError, "chunk_size"),
         ({"lengths": torch.tensor([1.0, 2.0])}, TypeError, "whole numbers"),
         ({"lengths": torch.tensor([1, 2, 3])}, ValueError, r"lengths must have the shape \(B,\)"),
+        ({"lengths": torch.tensor([1, 6])}, ValueError, r"lengths lie in 0 .. 5, the tokens given; got \[1, 6\]"),
+        ({"lengths": torch.tensor([-1, 5])}, ValueError, "lengths lie in 0 .. 5"),
         ({"state": "nothing"}, TypeError, "MemoryState"),
         ({"state": MemoryState(torch.zeros(2, 3, 4, 5))}, ValueError, "another stream"),
     ],

@@ -17,7 +17,7 @@ from typing import Any
 
 from nlcore.hope.continuum import KEEP_START, LEARNS, LR_START
 from nlcore.optimizers.checks import check_choice, check_count
-from nlcore.sequence.inputs import head_width
+from nlcore.sequence.checks import head_width
 from nlcore.sequence.self_modifying.rules import WRITE_RULES
 
 MIXERS, FORMS = ("titans", "attention"), ("stable", "plain", "literal")

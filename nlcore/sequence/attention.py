@@ -22,8 +22,7 @@ from torch import Tensor
 
 from nlcore.optimizers.checks import check_count
 from nlcore.sequence import saving
-from nlcore.sequence.checks import check_tokens
-from nlcore.sequence.inputs import check_padding, is_padding
+from nlcore.sequence.checks import check_lengths, check_tokens, is_padding
 from nlcore.sequence.states import precise
 
 
@@ -74,7 +73,7 @@ def softmax_attention(
     Source   Eq. 62-63. Half precision is computed and kept in float32.
     """
     check_tokens(q, k, v)
-    check_padding(lengths, q)
+    check_lengths(lengths, q)
     window = None if window is None else check_count("window", window)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dtype, T = q.dtype, q.shape[2]

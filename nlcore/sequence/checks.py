@@ -50,9 +50,9 @@ def check_gate(name: str, gate: Gate, tokens: Tensor) -> None:
 
 
 def check_lengths(lengths: Tensor | None, tokens: Tensor) -> None:
-    """Raise ValueError or TypeError unless `lengths` is None or whole numbers of shape (B,).
+    """Raise ValueError or TypeError unless `lengths` is None or (B,) whole numbers in 0 .. T.
 
-    Args     lengths: real tokens of each item of the batch. tokens: (B, ..., T, d) or (B, T, d).
+    Args     lengths: real tokens of each item of the batch. tokens: (B, H, T, d) or (B, T, d).
     """
     if lengths is None:
         return
@@ -60,6 +60,8 @@ def check_lengths(lengths: Tensor | None, tokens: Tensor) -> None:
         raise TypeError(f"lengths must be a tensor of whole numbers, got {getattr(lengths, 'dtype', lengths)!r}")
     if lengths.shape != tokens.shape[:1]:
         raise ValueError(f"lengths must have the shape (B,) = ({len(tokens)},), got {tuple(lengths.shape)}")
+    if not torch.compiler.is_compiling() and bool(((lengths < 0) | (lengths > tokens.shape[-2])).any()):
+        raise ValueError(f"lengths lie in 0 .. {tokens.shape[-2]}, the tokens given; got {lengths.tolist()}")
 
 
 def check_state(state: MemoryState | None, shape: tuple[int, ...]) -> None:
@@ -84,3 +86,28 @@ def live_tokens(lengths: Tensor | None, tokens: Tensor) -> Tensor | None:
         return None
     steps = torch.arange(tokens.shape[2], device=tokens.device)
     return (steps < lengths.to(tokens.device)[:, None, None]).to(tokens.dtype)
+
+
+def is_padding(lengths: Tensor, T: int) -> Tensor:
+    """Return which tokens are padding, (B, T)."""
+    return torch.arange(T, device=lengths.device) >= lengths.unsqueeze(-1)
+
+
+def check_sequence(x: Tensor, dim: int, dtype: torch.dtype) -> None:
+    """Raise unless x is (B, T, dim) in the dtype of the weights (any floating-point dtype under autocast)."""
+    if x.ndim != 3 or x.shape[-1] != dim:
+        raise ValueError(f"expected x of shape (B, T, {dim}), batch first; got {tuple(x.shape)}")
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"x is {x.dtype} but the weights are {dtype}: convert one with .to(dtype)")
+
+
+def head_width(dim: int, heads: int) -> int:
+    """Return the width of a head.
+
+    Raises   ValueError if `heads` does not divide `dim`.
+    """
+    if dim % heads:
+        fits = [count for count in range(1, dim + 1) if dim % count == 0]
+        nearest = min(fits, key=lambda count: abs(count - heads))
+        raise ValueError(f"heads must divide dim, got dim {dim} and heads {heads}; try heads={nearest}")
+    return dim // heads

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nlcore.levels import Level, Slower, describe, nest
 from nlcore.optimizers.checks import check_count
 from nlcore.sequence import saving
-from nlcore.sequence.inputs import check_padding, is_padding
+from nlcore.sequence.checks import check_lengths, is_padding
 from nlcore.sequence.layers.norms import RMSNorm
 
 
@@ -180,7 +180,7 @@ class TokenModel(nn.Module):
         if tokens.ndim != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
             found = f"{tuple(tokens.shape)} of {tokens.dtype}"
             raise ValueError(f"expected tokens (B, T) of whole numbers, batch first; got {found}; try tokens.long()")
-        check_padding(lengths, tokens.unsqueeze(-1))
+        check_lengths(lengths, tokens.unsqueeze(-1))
         if not torch.compiler.is_compiling() and tokens.device.type == "cpu" and tokens.numel():
             low, high = (int(number) for number in tokens.aminmax())
             if low < 0 or high >= self.vocabulary:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nlcore.levels import Level, describe
 from nlcore.sequence import saving
-from nlcore.sequence.inputs import check_padding, check_sequence, is_padding
+from nlcore.sequence.checks import check_lengths, check_sequence, is_padding
 from nlcore.sequence.layers.projections import Output
 
 
@@ -90,7 +90,7 @@ class MemoryLayer(nn.Module, ABC):
 
     def _check(self, x: Tensor, state: MixerState | None, lengths: Tensor | None) -> None:
         check_sequence(x, self.dim, self.output.linear.weight.dtype)
-        check_padding(lengths, x)
+        check_lengths(lengths, x)
         if state is None:
             return
         if not isinstance(state, MixerState):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nlcore.levels import Level, describe
 from nlcore.optimizers.checks import check_count
 from nlcore.sequence import saving
-from nlcore.sequence.inputs import check_padding, check_sequence, is_padding
+from nlcore.sequence.checks import check_lengths, check_sequence, is_padding
 
 
 @saving.keeps_stream
@@ -57,7 +57,7 @@ class GRU(nn.Module):
         Raises   ValueError for shapes that do not fit; TypeError for another dtype than that of the weights.
         """
         check_sequence(x, self.dim, next(self.cell.parameters()).dtype)
-        check_padding(lengths, x)
+        check_lengths(lengths, x)
         if state is not None and tuple(state.h.shape) != (len(x), self.dim):
             raise ValueError(f"the state is of another stream: expected h ({len(x)}, {self.dim}), got {state.h.shape}")
         if x.shape[1] == 0:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from nlcore.optimizers.checks import check_count
-from nlcore.sequence.inputs import head_width
+from nlcore.sequence.checks import head_width
 from nlcore.sequence.layers.convolution import CausalConvolution
 from nlcore.sequence.layers.norms import RMSNorm, unit
 from nlcore.sequence.states import precise

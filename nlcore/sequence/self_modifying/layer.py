@@ -19,7 +19,7 @@ from torch.nn.functional import silu
 
 from nlcore.levels import Level, describe
 from nlcore.optimizers.checks import check_choice, check_count
-from nlcore.sequence.inputs import head_width
+from nlcore.sequence.checks import head_width
 from nlcore.sequence.layers.convolution import CausalConvolution
 from nlcore.sequence.layers.frame import MemoryLayer
 from nlcore.sequence.layers.norms import unit
