@@ -1,12 +1,14 @@
 """Small checkpoints: stored whole, read without running code, refused with words."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import pytest
 import torch
 from torch import nn
 
 from nlcore.checkpoints import load_checkpoint, save_checkpoint, stored_checkpoints
+from tests.trap import Trap
 
 
 def model() -> nn.Module:
@@ -60,3 +62,10 @@ def test_another_name_is_refused_with_those_there_are(tmp_path: Path) -> None:
     save_checkpoint("two", model(), folder=tmp_path)
     with pytest.raises(ValueError, match="no stored checkpoint 'three'; there are: one, two"):
         load_checkpoint("three", folder=tmp_path)
+
+
+def test_a_file_that_brings_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({"0.weight": Trap(tmp_path / "ran")}, tmp_path / "a_trap.pt")
+    with pytest.raises(UnpicklingError, match="weights_only"):
+        load_checkpoint("a_trap", folder=tmp_path)
+    assert not (tmp_path / "ran").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from nlcore.hope.readout import new_readout
 from nlcore.levels import describe, order_levels
 from nlcore.optimizers import Adam
 from nlcore.sequence.model import ModelState
+from tests.trap import Trap
 
 F64 = torch.float64
 V, B, T = 11, 3, 21
@@ -358,3 +360,10 @@ def test_a_model_is_built_from_a_config() -> None:
     for kind in (HopeLM, TransformerLM):
         with pytest.raises(TypeError, match="HopeConfig.tiny"):
             kind(96)  # type: ignore[arg-type]
+
+
+def test_a_stream_that_brings_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save(Trap(tmp_path / "ran"), tmp_path / "trap.pt")
+    with pytest.raises(UnpicklingError, match="weights_only"):
+        load_stream(tmp_path / "trap.pt")
+    assert not (tmp_path / "ran").exists()

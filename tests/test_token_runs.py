@@ -19,6 +19,7 @@ from nlcore.sequence import DeltaRule, TokenModel
 from nlcore.sequence.fitting import fit_tokens
 from nlcore.tasks.characters import windows
 from nlcore.tasks.tokens import TokenBatch
+from tests.trap import Trap
 
 TEXT = torch.randint(12, (300,), generator=torch.Generator().manual_seed(5))
 DRAW = partial(windows, TEXT, 6, 2)
@@ -282,3 +283,10 @@ def test_held_interrupts_come_back() -> None:
             assert not held.asked  # who switched interrupts off keeps them off
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_saved_run_that_brings_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({"format": Trap(tmp_path / "ran")}, tmp_path / "trap.pt")
+    with pytest.raises(ValueError, match="damaged or of another kind"):
+        read_run(tmp_path / "trap.pt")
+    assert not (tmp_path / "ran").exists()
