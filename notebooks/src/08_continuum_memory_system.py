@@ -274,7 +274,7 @@ from nlcore.sweeps import grid
 course.show(PeriodicOptimizer.step, PeriodicOptimizer._step_of, grid)
 
 
-def one_weight(lr, period, reduction="sum", steps=640):
+def one_weight(lr, period, reduction="sum", steps=160):
     """Return the weight after these steps on w^2 / 2, from 1."""
     w = torch.ones(1, dtype=f64, requires_grad=True)
     optimizer = PeriodicOptimizer([SGD([w], lr=lr)], [period], reduction)
