@@ -21,7 +21,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
 
 
 def test_it_runs_without_published_memories() -> None:
-    short = ["--lengths", "64", "--heads", "4", "--rounds", "1", "--seconds", "0.01", "--no-peers"]
+    short = ["--lengths", "64", "--heads", "4", "--rounds", "1", "--seconds", "0.01", "--no-peers", "--no-compiled"]
     done = subprocess.run([sys.executable, BENCHMARKS / "bench_sequence.py", *short], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for line in (

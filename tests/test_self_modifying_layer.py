@@ -2,6 +2,7 @@
 
 import io
 import math
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -104,6 +105,48 @@ def test_bfloat16_keeps_the_state_in_float32() -> None:
     model = layer(dtype=torch.bfloat16)
     y, state = model(tokens().bfloat16())
     assert y.dtype == torch.bfloat16 and state.memory.S.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["default", "stable", "networks", "momentum", "memory only"])
+def test_one_compiled_chunk_serves_all_chunks_and_gives_the_same(kind: str) -> None:
+    """A stream of nine chunks and a ragged end, in two pieces: few graphs, the same answers, state and gradients."""
+    graphs = []
+
+    def count(graph: torch.fx.GraphModule, _: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    plain, fast = layer(kind, projection_chunk=4), layer(kind, projection_chunk=4)
+    fast.compile(backend=count)
+    x, found = tokens(38), []
+    for model in (plain, fast):
+        torch.compiler.reset()
+        first, state = model(x[:, :16])
+        rest, state = model(x[:, 16:], state)
+        y = torch.cat([first, rest], 1)
+        grads = torch.autograd.grad((y * x).sum(), list(model.parameters()))
+        found.append([y, *grads, *(part for part in state.memory[:2])])
+    assert max((a - b).abs().max() for a, b in zip(*found, strict=True)) < 1e-10
+    of_chunks = [graph for graph in graphs if "triangular" in graph.code]
+    assert 1 <= len(of_chunks) <= 3, "expected one graph for the first chunk of a stream and one for all others"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling on a CPU needs a C++ compiler, and none is here")
+def test_a_compiled_layer_trains_as_the_plain_one() -> None:
+    torch.compiler.reset()
+    plain, fast = layer(projection_chunk=4), layer(projection_chunk=4)
+    fast.backend = "inductor"
+    x, losses = tokens(16), []
+    for model in (plain, fast):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(3):
+            loss = (model(x)[0] - x).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[:3] == pytest.approx(losses[3:], rel=1e-9)
+    assert losses[2] < losses[0]
 
 
 def test_levels_are_the_memory_the_projections_and_what_stays() -> None:

@@ -31,6 +31,18 @@ def _layer(kind: Callable[..., torch.nn.Module], heads: int | None = None, **set
     return build
 
 
+def _compiled(
+    kind: Callable[..., torch.nn.Module], heads: int | None = None, **settings: Any
+) -> Callable[[Size], Work]:
+    def build(size: Size) -> Work:
+        layer = kind(size.dim, heads or size.heads, **settings)
+        torch.compiler.reset()  # each size is compiled for itself
+        layer.compile()
+        return layer_work(layer, size, lambda layer, x: layer(x)[0])
+
+    return build
+
+
 def _attention(size: Size) -> Work:
     tokens, _ = op_inputs(size, 0)
     return Work(lambda: torch.nn.functional.scaled_dot_product_attention(*tokens, is_causal=True), tokens)
@@ -67,6 +79,14 @@ OURS = [
         _layer(SelfModifyingTitans, heads=1, boxes="mlp", memory_chunk=CHUNK),
         True,
         "C=16, MLP boxes, all trained",
+    ),
+    Racer("Titans layer compiled", _compiled(Titans), True, "exact, after layer.compile()"),
+    Racer("self-modifying compiled", _compiled(SelfModifyingTitans, memory_chunk=CHUNK), True, "after layer.compile()"),
+    Racer(
+        "self-modifying MLP compiled 1 head",
+        _compiled(SelfModifyingTitans, heads=1, boxes="mlp", memory_chunk=CHUNK),
+        True,
+        "MLP boxes, after layer.compile()",
     ),
 ]
 YARDSTICKS = [Racer("torch attention", _attention, note="SDPA, causal"), Racer("torch GRU", _gru)]

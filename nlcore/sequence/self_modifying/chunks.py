@@ -4,13 +4,17 @@ Chunks follow one another, because each generates its keys and targets from the 
 matrix products and one triangular solve for all boxes together (`segments`). What is read waits until the end: the
 answers of all segments of one size are then computed together.
 
+On a CPU most of the time goes into calling many small operations. torch.compile fuses them; as all segments of a size
+are alike, one segment is compiled, once, and not a stream of them.
+
 Symbols   G = B H, streams and heads as one axis; n tokens in a segment.
 Source    Behrouz et al. 2025, Nested Learning, Eq. 90 and section 8.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -37,15 +41,21 @@ class Reading(NamedTuple):
 
 
 def chunk_loop(
-    x: Tensor, q: Tensor | None, boxes: Boxes, rules: Rules, state: SelfModifyingState, live: Tensor | None
+    x: Tensor,
+    q: Tensor | None,
+    boxes: Boxes,
+    rules: Rules,
+    state: SelfModifyingState,
+    live: Tensor | None,
+    backend: str | Callable | None = None,
 ) -> tuple[Tensor, SelfModifyingState]:
     """Open, generate and write, segment after segment; then read.
 
-    Args, Returns   as for `token_loop`.
+    Args, Returns   as for `token_loop`; backend: of torch.compile, for segments that are whole chunks; None for none.
     """
     sizes = segment_sizes(state.tokens, x.shape[2], rules.chunks)
     B, H = x.shape[:2]
-    flat = map_tensors(state, lambda part: part.flatten(0, 1))
+    flat, tokens = map_tensors(state, lambda part: part.flatten(0, 1)), state.tokens
     wide = Boxes(boxes.start.repeat(B, 1, 1), boxes.lr_bias.repeat(B), boxes.retain_bias.repeat(B), boxes.rate)
     lines = (x, q, None if live is None else live.expand(B, H, -1))
     pieces: list[Iterable] = [repeat(None) if line is None else line.flatten(0, 1).split(sizes, 1) for line in lines]
@@ -53,13 +63,25 @@ def chunk_loop(
     origins: list[Any] = [None] * (len(heights) + 1)
     if rules.returns:
         origins = [*wide.start.split(heights, -2), wide.start[..., -x.shape[-1] :, :]]
+    whole = write_segment if backend is None else compiled(write_segment, backend)
     readings = []
-    for x_n, q_n, live_n in zip(*pieces, strict=False):
-        flat = _opened(flat, wide, rules, live_n)
-        reading, flat = _segment(x_n, q_n, wide, origins, rules, flat, live_n)
+    for size, x_n, q_n, live_n in zip(sizes, *pieces, strict=False):
+        flat = _opened(flat._replace(tokens=tokens), wide, rules, live_n)
+        write_now = whole if size == min(rules.chunks) else write_segment
+        reading, flat = write_now(x_n, q_n, wide, origins, rules, flat._replace(tokens=0), live_n)
+        tokens += size
         readings.append(reading)
     y = _read_all(readings, sizes).unflatten(0, (B, H))
-    return y, map_tensors(flat, lambda part: part.unflatten(0, (B, H)))
+    return y, map_tensors(flat, lambda part: part.unflatten(0, (B, H)))._replace(tokens=tokens)
+
+
+@cache
+def compiled(function: Callable, backend: str | Callable) -> Callable:
+    """Return the function compiled for the shapes it is called with; all layers share it.
+
+    Args     function: without side effects. backend: of torch.compile; "inductor" needs a C++ compiler on a CPU.
+    """
+    return torch.compile(function, backend=backend, dynamic=False)
 
 
 def segment_sizes(tokens: int, length: int, chunks: tuple[int, int]) -> list[int]:
@@ -91,7 +113,7 @@ def _opened(state: SelfModifyingState, boxes: Boxes, rules: Rules, live: Tensor 
     )
 
 
-def _segment(
+def write_segment(
     x: Tensor,
     q: Tensor | None,
     boxes: Boxes,
@@ -103,7 +125,7 @@ def _segment(
     """Write a segment (G, n, d) in which no anchor changes, and say what there is to read.
 
     Args     origins: for each run of rows that are treated alike, what fading returns to, or None;
-             then the same for the memory alone.
+             then the same for the memory alone. state: its clock does not matter and stands still.
     """
     runs = rules.runs(x.shape[-1], boxes.rate is not None)
     made = generate(x, state.anchor, boxes, rules, live)
@@ -135,7 +157,7 @@ def _segment(
     reading = Reading(last, made.query(q), made.k, errors[..., -width:], said, kept_memory)
     S, Z = (_joined([getattr(end, name) for end in ends]) for name in ("S", "Z"))
     assert S is not None
-    return reading, SelfModifyingState(S, state.anchor, Z, state.tokens + x.shape[1])
+    return reading, SelfModifyingState(S, state.anchor, Z, state.tokens)
 
 
 def _joined(parts: list[Tensor]) -> Tensor | None:

@@ -15,6 +15,8 @@ Source    Behrouz et al. 2025, Nested Learning, section 8, Eq. 83-93.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from nlcore.sequence.checks import check_lengths, live_tokens
@@ -36,6 +38,7 @@ def self_modifying_memory(
     state: SelfModifyingState | None = None,
     token_by_token: bool = False,
     lengths: Tensor | None = None,
+    backend: str | Callable | None = None,
 ) -> tuple[Tensor, SelfModifyingState]:
     """Read a stream with boxes that rewrite themselves.
 
@@ -44,6 +47,7 @@ def self_modifying_memory(
              rules: the choices; None takes the default ones. state: from the call before; None begins new streams.
              token_by_token: the plain loop instead of the chunk form; both give the same.
              lengths: (B,), real tokens of each stream; the rest is padding, which rewrites nothing and is answered 0.
+             backend: of torch.compile, which then compiles what a chunk does, once for all chunks; None for none.
     Returns  y: (B, H, T, d), in the dtype of x. The state, in float32 for half precision.
     Raises   ValueError for shapes that do not fit; TypeError for other dtypes.
     Source   Eq. 83-93.
@@ -58,8 +62,8 @@ def self_modifying_memory(
     if not x.shape[2]:
         return x, state
     live = live_tokens(lengths, tokens)
-    form = token_loop if token_by_token else chunk_loop
-    y, state = form(tokens, queries, boxes, rules, state, live)
+    stream = tokens, queries, boxes, rules, state, live
+    y, state = token_loop(*stream) if token_by_token else chunk_loop(*stream, backend)
     return (y if live is None else y * live[..., None]).to(x.dtype), state
 
 

@@ -5,7 +5,7 @@ Source    Behrouz et al. 2025, Nested Learning, section 8, Eq. 83-91.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import repeat
 
@@ -18,7 +18,7 @@ from nlcore.memory import read as read_matrix
 from nlcore.sequence.checks import check_lengths, live_tokens
 from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.checks import check_input
-from nlcore.sequence.self_modifying.chunks import replaced, segment_sizes
+from nlcore.sequence.self_modifying.chunks import compiled, replaced, segment_sizes
 from nlcore.sequence.self_modifying.networks import NetworkBoxes, NetworkState, answer, descent, generate
 from nlcore.sequence.self_modifying.rules import Rules
 from nlcore.sequence.self_modifying.segments import Piece, answer_before, kept, read, state_after, write
@@ -35,13 +35,14 @@ def self_modifying_networks(
     state: NetworkState | None = None,
     token_by_token: bool = False,
     lengths: Tensor | None = None,
+    backend: str | Callable | None = None,
 ) -> tuple[Tensor, NetworkState]:
     """Read a stream with boxes x + W1 gelu(W2 x) that rewrite themselves.
 
-    Args     x, q, state, token_by_token, lengths: as for `self_modifying_memory`. boxes: where all streams start.
-             rules: the choices; without momentum; `own_value` has no meaning here, the residual path is always there.
-             lr_bound: lr is at most lr_bound / C, C the longer chunk, so that one key repeated through a chunk cannot
-             overshoot (gradients are those of its start); None leaves lr as it is.
+    Args     x, q, state, token_by_token, lengths, backend: as for `self_modifying_memory`. boxes: where all streams
+             start. rules: the choices; without momentum; `own_value` has no meaning here, the residual path is always
+             there. lr_bound: lr is at most lr_bound / C, C the longer chunk, so that one key repeated through a chunk
+             cannot overshoot (gradients are those of its start); None leaves lr as it is.
     Returns  y: (B, H, T, d), in the dtype of x. The state, in float32 for half precision.
     Raises   ValueError for shapes or rules that do not fit; TypeError for other dtypes.
     Source   Eq. 89-91.
@@ -57,16 +58,19 @@ def self_modifying_networks(
         return x, state
     tokens, queries, live = x.to(dtype), None if q is None else q.to(dtype), live_tokens(lengths, x.to(dtype))
     sizes = [1] * x.shape[2] if token_by_token else segment_sizes(state.tokens, x.shape[2], rules.chunks)
-    segment = _token if token_by_token else _segment
+    plain = _token if token_by_token else write_segment
+    whole = plain if backend is None or token_by_token else compiled(write_segment, backend)
     pieces: list[Iterable[Tensor | None]] = [
         repeat(None) if part is None else part.split(sizes, 2) for part in (queries, live)
     ]
-    answers = []
-    for x_n, q_n, live_n in zip(tokens.split(sizes, 2), *pieces, strict=False):
-        state = _opened(state, boxes, rules, live_n)
-        y, state = segment(x_n, q_n, boxes, rules, state, live_n)
+    answers, read_so_far = [], state.tokens
+    for size, x_n, q_n, live_n in zip(sizes, tokens.split(sizes, 2), *pieces, strict=False):
+        state = _opened(state._replace(tokens=read_so_far), boxes, rules, live_n)
+        write_now = whole if size == min(rules.chunks) else plain
+        y, state = write_now(x_n, q_n, boxes, rules, state._replace(tokens=0), live_n)
+        read_so_far += size
         answers.append(y)
-    y = torch.cat(answers, 2)
+    y, state = torch.cat(answers, 2), state._replace(tokens=read_so_far)
     return (y if live is None else y * live[..., None]).to(x.dtype), state
 
 
@@ -93,13 +97,13 @@ def _token(
         back1, back2 = (W[:, i] if rules.returns else torch.zeros_like(W[:, i]) for W in (boxes.W1, boxes.W2))
         W1[i] = back1 + hebbian(W1[i] - back1, h, -err, lr, retain)
         W2[i] = back2 + delta(W2[i] - back2, k, -dz - read_matrix(back2, k), lr, retain)
-    return y, NetworkState(torch.stack(W1, 2), torch.stack(W2, 2), *state[2:4], state.tokens + 1)
+    return y, NetworkState(torch.stack(W1, 2), torch.stack(W2, 2), *state[2:4], state.tokens)
 
 
-def _segment(
+def write_segment(
     x: Tensor, q: Tensor | None, boxes: NetworkBoxes, rules: Rules, state: NetworkState, live: Tensor | None
 ) -> tuple[Tensor, NetworkState]:
-    """Read and write a segment (B, H, n, d) in which no anchor changes."""
+    """Read and write a segment (B, H, n, d) in which no anchor changes; the clock of the state stands still."""
     made = generate(x, state.anchor1, state.anchor2, boxes, rules, live)
     asked = descent(made.k, made.v, state.anchor1, state.anchor2, rules)
     query, new1, new2 = made.query(q), [], []
@@ -120,7 +124,7 @@ def _segment(
     else:
         y = answer(state.W1[:, :, -1], state.W2[:, :, -1], query)
     W1, W2 = replaced(state.W1, new1, 2), replaced(state.W2, new2, 2)
-    return y, NetworkState(W1, W2, *state[2:4], state.tokens + x.shape[2])
+    return y, NetworkState(W1, W2, *state[2:4], state.tokens)
 
 
 def _opened(state: NetworkState, boxes: NetworkBoxes, rules: Rules, live: Tensor | None) -> NetworkState:
