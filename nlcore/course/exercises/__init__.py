@@ -13,6 +13,7 @@ from nlcore.course.exercises import (
     continuum,
     descent,
     gradients,
+    hope,
     keeping,
     levels,
     momentum,
@@ -37,6 +38,7 @@ EXERCISES: dict[str, Exercise] = {
         attention,
         titans,
         self_modifying,
+        hope,
     )
     for exercise in module.EXERCISES
 }
