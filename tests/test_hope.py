@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from nlcore.hope import TokenContinuum
+from nlcore.hope import HopeConfig, HopeLM, TokenContinuum, first_order, stretch
 from nlcore.hope.continuum import ContinuumState, Reading
 from nlcore.hope.level import largest
 from nlcore.hope.readout import Readout, new_readout
@@ -254,3 +256,22 @@ def test_a_state_of_something_else_is_refused() -> None:
         chain(2)(x, state)
     with pytest.raises(ValueError, match="another stream"):
         module(x[:2], state)
+
+
+def test_nothing_of_a_step_is_kept_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that holds its own outputs is never freed: training would fill the memory of the machine."""
+    records: list[weakref.ref] = []
+
+    def watched(learn: Any) -> first_order.Record:
+        record = first_order.Record(learn)
+        records.append(weakref.ref(record))
+        return record
+
+    monkeypatch.setattr(stretch, "Record", watched)
+    model = HopeLM(HopeConfig.tiny(8, dim=8, periods=(4, 64)))  # one level is updated in this text, one is not
+    logits, state = model(torch.randint(8, (2, 12)))
+    logits.sum().backward()
+    assert len(records) == 4 and all(record() is not None for record in records)
+    del logits, state
+    gc.collect()
+    assert [record() for record in records] == [None] * 4

@@ -63,9 +63,10 @@ class FirstOrder(torch.autograd.Function):
         W1, W2, learned1, learned2, log_lr, keep, x, a = inputs
         level = level._replace(start=FastWeights(W1, W2), log_lr=log_lr, keep=keep)
         state = state._replace(learned=None if learned1 is None else FastWeights(learned1, learned2))
-        y, record.after, record.pieces = record.learn(level, x, a, state, lesson)
-        moved = any(piece.read is not None for piece in record.pieces)
-        return (y, *record.after.learned) if moved else (y,)
+        y, after, pieces = record.learn(level, x, a, state, lesson)
+        record.after = after._replace(learned=None)  # what is returned must not be kept: its graph holds the record
+        record.pieces = [piece._replace(seen=piece.seen._replace(y=x[:, :0])) for piece in pieces]
+        return (y, *after.learned) if any(piece.read is not None for piece in pieces) else (y,)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -289,3 +289,144 @@ course.claim(
 # Who learns $W_0$, $\eta$ and $\kappa$? The outer level, by ordinary training on streams. By default its gradients treat the
 # inner updates as constants (**first order**, as truncation in the paper's Figure 5 suggests); `learns="second_order"`
 # differentiates through them.
+
+# %% [markdown]
+# ## 4 · First demonstration: it learns in its forward pass
+#
+# The stream of notebook 10: the next symbol follows a rule which is drawn anew for each stream, so nobody can know it
+# beforehand. Rule A for 96 tokens, then B, then A again. A small HOPE was trained on streams with one switch; its weights
+# travel with the course. Nothing below trains it any further.
+#
+# The control is the same model with **every level held** at its start. And beside it a Transformer with a local convolution,
+# like the one in HOPE.
+#
+# **Predict.** The Transformer's weights are frozen. Will its loss fall along the stream?
+
+# %%
+from nlcore.hope.contest import CONTESTS, trained
+from nlcore.hope.watching import watch
+from nlcore.sweeps import load_sweep
+from nlcore.tasks.switching import SYMBOLS, best_loss, switching
+
+course.show(watch)
+record = load_sweep("hope_and_transformer")
+streams = record["results"]["stream"]
+reader = trained("stream", "hope")
+batch = switching(128, torch.Generator().manual_seed(7))
+line = torch.cat([batch.tokens, batch.targets[:, -1:]], 1)  # 128 streams of 289 tokens
+alive, dead = watch(reader, line), watch(reader, line, frozen=("all",))
+
+
+def nats(name, way="as trained"):
+    """Return the loss along the stream in nats, by seed, smoothed over 8 tokens: (seeds, 36)."""
+    rows = torch.tensor([row["nats"][way] for row in streams[name]["seeds"].values()], dtype=f64)
+    return rows.unflatten(1, (-1, 8)).mean(-1)
+
+
+# %% tags=["figure"]
+fig, ax = course.canvas(7.2, 3.0)
+curves = {
+    "HOPE": nats("hope"),
+    "HOPE, every level held": nats("hope", "all held"),
+    "Transformer with convolution": nats("transformer_conv"),
+}
+for (words, rows), look in zip(curves.items(), course.style.STYLES, strict=False):
+    ax.plot(torch.arange(36) * 8 + 4, rows.mean(0), label=words, **(look | {"marker": "", "linewidth": 1.8}))
+for switch in (96, 192):
+    ax.axvline(switch, color="#999999", linewidth=1)
+ax.axhline(best_loss(), color="black", linewidth=0.8, linestyle=":")
+ax.set(xlabel="token", ylabel="nats a symbol", xticks=range(0, 289, 48), ylim=(0.8, 3.7))
+ax.set_title("A rule never seen before is learned while reading; then it changes: A | B | A")
+ax.legend(loc="upper center", fontsize=8, ncols=3)
+alt = f"Loss along streams A, B, A; who knows the rule pays {best_loss():.2f}. " + "; ".join(
+    f"{words}: first 8 tokens {rows.mean(0)[0]:.2f}, end of A {rows.mean(0)[11]:.2f}, after the switch "
+    f"{rows.mean(0)[12]:.2f}, end of B {rows.mean(0)[23]:.2f}"
+    for words, rows in curves.items()
+)
+course.figure(fig, "hope-learns-in-its-forward-pass", alt=alt + ".")
+
+# %% tags=["claim"]
+guess = torch.log(torch.tensor(float(SYMBOLS)))
+course.claim(
+    "live: the loss falls from {a:.2f} in the first 8 tokens to {b:.2f} at the end of A; with every level held it is {c:.2f} there",
+    alive.nats[80:96].mean() < 1.6 and dead.nats[80:96].mean() > guess - 0.3,
+    a=alive.nats[:8].mean(),
+    b=alive.nats[80:96].mean(),
+    c=dead.nats[80:96].mean(),
+)
+course.claim(
+    "after the switch it is {a:.2f}, worse than a guess ({b:.2f}): it had learned the other rule. The Transformer, whose weights "
+    "are frozen, does the same: {c:.2f} at the end of A, {e:.2f} after the switch",
+    nats("hope")[:, 12].mean() > guess and nats("transformer_conv")[:, 12].mean() > guess,
+    a=nats("hope")[:, 12].mean(),
+    b=guess,
+    c=nats("transformer_conv")[:, 11].mean(),
+    e=nats("transformer_conv")[:, 12].mean(),
+)
+
+# %% [markdown]
+# So the demonstration is real, and its control shows it: with nothing written there is no learning. But the curve alone does
+# not tell HOPE from attention. A Transformer learns in context too; what it learns, it **keeps as context**. Where the two
+# differ is in how many speeds there are, and in where the learned things are.
+#
+# Which level of HOPE did it?
+
+# %%
+WAYS = ("as trained", "only Titans", "only the CMS", "all held")
+ends = {way: nats("hope", way)[:, (10, 11, 22, 23)].mean(1) for way in WAYS}
+for way, values in ends.items():
+    print(f"{way:14} nats at the ends of A and B, three seeds:", "  ".join(f"{value:.2f}" for value in values))
+
+# %% tags=["claim"]
+course.claim(
+    "only Titans writing: {a:.2f}; only the CMS: {b:.2f}; both {c:.2f}: on this fast task the small quick memory does the work",
+    ends["only Titans"].mean() < ends["only the CMS"].mean() - 0.3,
+    a=ends["only Titans"].mean(),
+    b=ends["only the CMS"].mean(),
+    c=ends["as trained"].mean(),
+)
+
+# %% [markdown]
+# ## 5 · Second demonstration: several time scales
+#
+# The periods of this model: chunks of 16 tokens for the boxes, and 16 and 64 tokens for the two levels of the CMS. In every
+# piece of 8 tokens we note how far each level moved, the length of the change of its numbers.
+#
+# **Predict.** At which tokens does the slowest level move?
+
+# %% tags=["figure"]
+short = {name: name.split(": ")[1] for name in alive.moved}
+fig, (top, bottom) = course.canvas(7.2, 3.6, rows=2, sharex=True, gridspec_kw={"height_ratios": [1, 1.4]})
+for row, (name, moved) in enumerate(alive.moved.items()):
+    look = course.style.STYLES[row]
+    places = torch.arange(len(moved))[moved > 0] * 8 + 4
+    top.plot(places, [row] * len(places), "|", color=look["color"], markersize=11, markeredgewidth=2)
+    bottom.plot(places, moved[moved > 0], label=short[name], **(look | {"linewidth": 1.3, "markersize": 4}))
+top.set_yticks(range(len(short)), list(short.values()))
+top.set(ylim=(len(short) - 0.5, -0.5))
+bottom.set(xlabel="token", ylabel="movement |ΔM|", yscale="log", xticks=range(0, 289, 48))
+for ax in (top, bottom):
+    for switch in (96, 192):
+        ax.axvline(switch, color="#999999", linewidth=1)
+fig.suptitle("Four levels, three speeds: who moved when, and how far", fontweight="bold", x=0.01, ha="left")
+alt = "Pieces of 8 tokens in which each level moved, of 36: " + ", ".join(
+    f"{short[name]} {int((moved > 0).sum())} (mean movement {moved[moved > 0].mean():.2f})"
+    for name, moved in alive.moved.items()
+)
+course.figure(fig, "hope-levels-and-speeds", alt=alt + ".")
+
+# %% tags=["claim"]
+times = {short[name]: (moved > 0).nonzero().flatten().tolist() for name, moved in alive.moved.items()}
+moved = {short[name]: values for name, values in alive.moved.items()}
+course.claim(
+    "in 288 tokens the CMS levels moved {a} and {b} times: once in 16 and once in 64 tokens; the boxes at every token",
+    len(times["memory"]) == 36 and len(times["cms 1"]) == 17 and len(times["cms 2"]) == 4,
+    a=len(times["cms 1"]),
+    b=len(times["cms 2"]),
+)
+course.claim(
+    "the memory moves by {a:.2f} in the 16 tokens after a switch and by {b:.2f} in the 16 before: surprise is what writes",
+    moved["memory"][[12, 13, 24, 25]].mean() > 1.2 * moved["memory"][[10, 11, 22, 23]].mean(),
+    a=moved["memory"][[12, 13, 24, 25]].mean(),
+    b=moved["memory"][[10, 11, 22, 23]].mean(),
+)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from sequence_race import Racer, Size, Work, layer_work, op_inputs
+from sequence_race import Racer, Size, Work, layer_work, op_inputs, step
 from torch import Tensor
 
 from nlcore.sequence import SelfModifyingTitans, Titans, delta_rule, linear_attention, titans_memory
@@ -36,9 +36,10 @@ def _compiled(
 ) -> Callable[[Size], Work]:
     def build(size: Size) -> Work:
         layer = kind(size.dim, heads or size.heads, **settings)
-        torch.compiler.reset()  # each size is compiled for itself
         layer.compile()
-        return layer_work(layer, size, lambda layer, x: layer(x)[0])
+        work = layer_work(layer.to(size.device), size, lambda layer, x: layer(x)[0])
+        step(work)  # compiles
+        return work
 
     return build
 
