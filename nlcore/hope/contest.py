@@ -83,7 +83,7 @@ CHANGES: dict[str, dict[str, Any]] = {  # of HOPE, each one setting
     "hope_one_period": {"periods": (64, 64, 64)},
     "hope_chunk_16": {"chunk": 16},
     "no DGD": {"write": "hebbian"},
-    "with momentum": {"momentum": 0.9},
+    "with momentum": {"momentum": 0.5},
     "no decay": {"decay": False},
     "no CMS": {"cms": False},
     "no inner projections": {"rewrite": False},
@@ -105,12 +105,12 @@ CONTESTS: dict[str, Contest] = {
         150,
         ("hope", "transformer_conv", "transformer"),
         3,
-        ("hope",),
+        ("hope", "transformer_conv"),
     ),
     "language": Contest(
         window,
         HopeConfig.tiny(82),
-        (2.5e-3, 5e-3, 1e-2, 2e-2),
+        (2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2),
         200,
         100,
         ("hope", "transformer", "hope_never", "hope_one_period", "transformer_conv", SAME_TIME, *ABLATIONS),
@@ -187,8 +187,11 @@ def tuning_loss(task: str, model: TokenModel, batches: int = 8) -> float:
 
 
 def tuned_as(name: str) -> str:
-    """Return the model whose learning rate this one takes: HOPE or the Transformer, the first of its family."""
-    if name in CHANGES:
+    """Return the model whose learning rate this one takes: HOPE or the Transformer, the first of its family.
+
+    Momentum makes every write longer, so it is tuned by itself.
+    """
+    if name in CHANGES and name != "with momentum":
         return "hope"
     return "transformer_conv" if name == "transformer_nope" else "transformer" if name == SAME_TIME else name
 

@@ -106,11 +106,13 @@ def untuned(results: dict[str, Any], task: str, names: Iterable[str]) -> Iterato
 
 def unseen(results: dict[str, Any], task: str, names: list[str], seed: int | None) -> Iterator[Job]:
     """Yield the reported runs that are still to be made, seed by seed; the models are tuned."""
+    rates = {name: best_rate(results[task][tuned_as(name)]["tuning"]) for name in names}
     for one in range(CONTESTS[task].seeds) if seed is None else [seed]:
-        for name in names:
-            if str(one) not in results[task].get(name, {}).get("seeds", {}):
+        for name, rate in rates.items():
+            done = results[task].get(name, {}).get("seeds", {}).get(str(one), {})
+            if done.get("rate") != rate:
                 steps = steps_in_same_time(results[task], one) if name == SAME_TIME else None
-                yield task, name, one, best_rate(results[task][tuned_as(name)]["tuning"]), steps
+                yield task, name, one, rate, steps
 
 
 def steps_in_same_time(results: dict[str, Any], seed: int) -> int:
