@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def test_the_five_lines(book: Path) -> None:
     again = TextRun.load(run.save(), device="cpu")
     assert same_weights(run, again) and again.write("It", 15) == run.write("It", 15)
     assert begin(book).write("It", 15) == run.write("It", 15)  # the same line finds the file again
+
+
+def test_the_five_lines_of_the_readme(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are printed, but for the number of steps."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (block,) = (part for part in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "TextRun" in part)
+    lines = [line for line in block.splitlines() if line and "import" not in line]
+    assert len(lines) == 5
+    monkeypatch.chdir(book.parent)
+    monkeypatch.setenv("NLCORE_PROGRESS", "0")
+    book.write_text(BOOK * (1 + 3000 // len(BOOK)), encoding="utf-8")
+    exec(block.replace("steps=500", "steps=2"), {})  # the text of our own README
+    assert (book.parent / "my_book.nlcore.pt").is_file()
 
 
 def test_an_interrupt_and_the_same_lines_again_end_at_the_same_weights(book: Path) -> None:

@@ -2,7 +2,7 @@
 
 Both have the same embedding, the same number of blocks, feed-forward parts of the same width, a tied head, the same
 batches and the same recipe. Each family tunes its learning rate on the same grid, with a tuning seed, by the loss on
-sequences that no reported result sees. One Transformer may train as long as HOPE needs (`transformer_same_time`).
+sequences that no reported result sees. Transformers may also train as long as HOPE needs (`SAME_TIME`).
 
     language   the next character of Shakespeare and Austen, windows of 256
     stream     a rule that is drawn anew for each stream and changes once (`nlcore.tasks.switching`)
@@ -38,7 +38,8 @@ from nlcore.tasks.tokens import TokenBatch
 TUNING_SEED, TUNED_ON, TESTED_ON = 1000, 2000, 3000  # training; sequences that choose the rate; reported sequences
 TRAINED_ERAS, READ_ERA, TUNING_ERA = ("shakespeare", "austen"), "obama", "lincoln"
 LENGTH, ROWS = 256, 8  # of the windows of text; windows a step
-SAME_TIME = "transformer_same_time"
+SAME_TIME = {"transformer_same_time": "transformer", "transformer_conv_same_time": "transformer_conv"}
+LONGER = {"hope_longer": "transformer_same_time"}  # takes as many steps as that one
 
 
 @cache
@@ -81,6 +82,7 @@ CHANGES: dict[str, dict[str, Any]] = {  # of HOPE, each one setting
     "hope": {},
     "hope_never": {"learns": "never"},
     "hope_one_period": {"periods": (64, 64, 64)},
+    "hope_longer": {},
     "hope_chunk_16": {"chunk": 16},
     "no DGD": {"write": "hebbian"},
     "with momentum": {"momentum": 0.5},
@@ -88,13 +90,13 @@ CHANGES: dict[str, dict[str, Any]] = {  # of HOPE, each one setting
     "no CMS": {"cms": False},
     "no inner projections": {"rewrite": False},
 }
-ABLATIONS = tuple(CHANGES)[4:]
+ABLATIONS = tuple(CHANGES)[5:]
 OTHERS: dict[str, Callable[[HopeConfig], TokenModel]] = {
     "transformer": TransformerLM,
     "transformer_conv": lambda config: TransformerLM(config, conv_width=4),
-    SAME_TIME: TransformerLM,
     "transformer_nope": lambda config: _without_positions(config),
 }
+OTHERS |= {name: OTHERS[of] for name, of in SAME_TIME.items()}
 
 CONTESTS: dict[str, Contest] = {
     "stream": Contest(
@@ -113,7 +115,7 @@ CONTESTS: dict[str, Contest] = {
         (2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2),
         200,
         100,
-        ("hope", "transformer", "hope_never", "hope_one_period", "transformer_conv", SAME_TIME, *ABLATIONS),
+        ("hope", "transformer", "hope_never", "hope_one_period", "transformer_conv", *SAME_TIME, *LONGER, *ABLATIONS),
         5,
         ("hope", "transformer"),
     ),
@@ -193,7 +195,7 @@ def tuned_as(name: str) -> str:
     """
     if name in CHANGES and name != "with momentum":
         return "hope"
-    return "transformer_conv" if name == "transformer_nope" else "transformer" if name == SAME_TIME else name
+    return "transformer_conv" if name == "transformer_nope" else SAME_TIME.get(name, name)
 
 
 def find(task: str, name: str) -> Contest:

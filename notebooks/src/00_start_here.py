@@ -106,8 +106,9 @@ course.figure(fig, "map-of-frequencies", alt=alt)
 # | 09 | attention, the delta rule | each is a memory of tokens with an objective of its own; the write rules are those of 03 to 05 |
 # | 10 | Titans | an optimizer run on tokens learns at test time; where chunks keep its numbers and where they break |
 # | 11 | self-modifying Titans | keys, values and rates can learn too; what a step must do to count to two |
+# | 12 | HOPE | all of it in one model that learns while it reads; what it gains beside a Transformer, and what it costs |
 #
-# Still to come are the model HOPE (12), continual learning on text (13), and a scorecard of the paper's claims (14).
+# Still to come are continual learning on text (13) and a scorecard of the paper's claims (14).
 
 # %% [markdown]
 # ## 2 · Which part is faster?

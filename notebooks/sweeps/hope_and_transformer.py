@@ -11,7 +11,7 @@ stored at once: an interrupted run goes on where it stopped, and finished models
 
 Each family of models has the same grid of learning rates in each task (`tuned_as`); a tuning seed and sequences of its
 own decide. The results come from other seeds and other sequences. A test trains one model again. Checkpoints are always
-those of seed 0, never the best. `transformer_same_time` trains as many steps as fit into the CPU time of HOPE.
+those of seed 0, never the best. The Transformers of `SAME_TIME` train as many steps as fit into the CPU time of HOPE.
 """
 
 from __future__ import annotations
@@ -26,7 +26,17 @@ from typing import Any
 import torch
 
 from nlcore.checkpoints import save_checkpoint
-from nlcore.hope.contest import CONTESTS, SAME_TIME, TESTED_ON, TUNED_ON, TUNING_SEED, learn, tuned_as, tuning_loss
+from nlcore.hope.contest import (
+    CONTESTS,
+    LONGER,
+    SAME_TIME,
+    TESTED_ON,
+    TUNED_ON,
+    TUNING_SEED,
+    learn,
+    tuned_as,
+    tuning_loss,
+)
 from nlcore.hope.measures import BINS, measure
 from nlcore.sweeps import load_sweep, save_sweep, stored_sweeps
 
@@ -111,14 +121,21 @@ def unseen(results: dict[str, Any], task: str, names: list[str], seed: int | Non
         for name, rate in rates.items():
             done = results[task].get(name, {}).get("seeds", {}).get(str(one), {})
             if done.get("rate") != rate:
-                steps = steps_in_same_time(results[task], one) if name == SAME_TIME else None
-                yield task, name, one, rate, steps
+                yield task, name, one, rate, own_steps(results[task], name, one)
 
 
-def steps_in_same_time(results: dict[str, Any], seed: int) -> int:
-    """Return how many steps the Transformer takes in the CPU time of HOPE, by what both took with this seed."""
-    hope, other = (results[name]["seeds"][str(seed)] for name in ("hope", "transformer"))
-    return round(hope["cpu_seconds"] / (other["cpu_seconds"] / other["steps"]))
+def own_steps(results: dict[str, Any], name: str, seed: int) -> int | None:
+    """Return how many steps a model takes if it takes as much time, or as many steps, as another one did; else None."""
+
+    def took(name: str) -> Any:
+        return results[name]["seeds"][str(seed)]
+
+    if name in LONGER:
+        return int(took(LONGER[name])["steps"])
+    if name not in SAME_TIME:
+        return None
+    other = took(SAME_TIME[name])
+    return round(took("hope")["cpu_seconds"] / (other["cpu_seconds"] / other["steps"]))
 
 
 def keep(job: Job, row: dict[str, Any]) -> None:
@@ -153,9 +170,9 @@ def main() -> None:
         for task in chosen.task or CONTESTS:
             names = [name for name in CONTESTS[task].models if not chosen.model or name in chosen.model]
             train(pool, untuned(record()["results"], task, names))
-            others = [name for name in names if name != SAME_TIME]
-            train(pool, unseen(record()["results"], task, others, chosen.seed))
-            train(pool, unseen(record()["results"], task, [name for name in names if name == SAME_TIME], chosen.seed))
+            first = [name for name in names if name not in SAME_TIME and name not in LONGER]
+            for part in (first, SAME_TIME, LONGER):  # who waits for what others took
+                train(pool, unseen(record()["results"], task, [name for name in names if name in part], chosen.seed))
 
 
 if __name__ == "__main__":

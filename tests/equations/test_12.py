@@ -70,6 +70,8 @@ def test_the_error_is_the_gradient_of_the_next_tokens_loss(seed: int) -> None:
     e = (g - n * (g * n).mean()) / scale
     (expected,) = torch.autograd.grad(cross_entropy((H @ rms(y))[None], token[None]), y)
     torch.testing.assert_close(e, expected, rtol=1e-9, atol=1e-12)
+    library, _ = new_readout(H, torch.ones(D, dtype=F64), 1e-6, F64).error(y.detach()[None, None], token[None, None])
+    torch.testing.assert_close(library[0, 0], expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.equation("12.3")
