@@ -4,7 +4,8 @@ Read the files in this order: `readout` (what a layer would predict if the model
 learns from it), `stretch` and `first_order` (how it reads a stretch of a stream, and what the outer loop learns from
 that), `continuum` (the chain of levels), `reference` (the same, token by token, by autograd), `block`, `config`,
 `levels` (hold or reset them by name), `model`, `generate`; then `runs` (training that can be stopped anywhere),
-`text` (a learner's own file) and `evaluation` (long streams, by position, and dynamic evaluation).
+`text` (a learner's own file) and `evaluation` (long streams, by position, and dynamic evaluation). Experiments:
+`watching` (who moves when), `visits` (A | B | A), `contest` and `measures` (beside a Transformer).
 """
 
 from nlcore.hope.block import ContinuumBlock, HopeAttentionBlock, HopeBlock

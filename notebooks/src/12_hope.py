@@ -737,6 +737,7 @@ NAMES = {
     "transformer_conv": "Transformer with convolution",
     "transformer_same_time": "Transformer, time of HOPE",
     "transformer_conv_same_time": "with convolution, time of HOPE",
+    "hope_longer": "HOPE, trained longer",
 }
 
 
@@ -755,6 +756,8 @@ def about(name, key):
     return sum(row[key] for row in language[name]["seeds"].values()) / len(language[name]["seeds"])
 
 
+# %%
+
 print(f"{'':30} weights   steps  CPU s   bits per character at 64-256, at 512-1024")
 for name, words in NAMES.items():
     within, beyond = (confidence_interval(by_place(name)[:, column]) for column in (2, 4))
@@ -769,11 +772,11 @@ for shift, ((words, values), look) in enumerate(zip(shown.items(), course.style.
     places = torch.arange(len(BINS)) + 0.06 * (shift - 2.5)
     spans = [confidence_interval(column) for column in values.T]
     reach = torch.tensor([[one.mean - one.low, one.high - one.mean] for one in spans]).T
-    ax.errorbar(places, values.mean(0), reach, label=words, **(look | {"markersize": 5, "linewidth": 1.2}))
+    ax.errorbar(places, values.mean(0), reach, label=words, **(look | {"markersize": 4, "linewidth": 1.1}))
 ax.axvline(2.5, color="#999999", linewidth=1)
-ax.text(2.55, 3.5, "beyond the trained length", fontsize=8, va="top")
+ax.text(2.55, 3.45, "beyond the trained length", fontsize=8, va="top")
 ax.set_xticks(range(len(BINS)), [f"{first} to {last}" for first, last in BINS])
-ax.set(xlabel="characters read before", ylabel="bits per character", ylim=(2.4, 3.55))
+ax.set(xlabel="characters read before", ylabel="bits per character", ylim=(2.2, 3.5))
 ax.set_title("Held-out text of the trained eras, five seeds")
 ax.legend(loc="upper left", fontsize=8, bbox_to_anchor=(1.0, 1.0))
 alt = "Bits per character by how much was read before. " + "; ".join(
@@ -798,20 +801,48 @@ course.claim(
     a=ahead("transformer", 2),
     b=ahead("transformer_conv", 2),
 )
+behind = {name: confidence_interval(by_place("hope")[:, 2] - by_place(name)[:, 2]) for name in NAMES if "same_time" in name}
 course.claim(
-    "equal CPU time: the Transformer takes {n:.1f} times as many steps, and HOPE is {a} bits better; with convolution {m:.1f} times, "
-    "and HOPE is {b} bits better",
-    ahead("transformer_conv_same_time", 2).mean < ahead("transformer_conv", 2).mean,
+    "equal CPU time: the Transformer takes {n:.1f} times as many steps, with convolution {m:.1f} times. Then HOPE is {a} and {b} "
+    "bits worse",
+    all(one.low > 0.1 for one in behind.values()),
     n=about("transformer_same_time", "steps") / about("transformer", "steps"),
-    a=ahead("transformer_same_time", 2),
     m=about("transformer_conv_same_time", "steps") / about("transformer_conv", "steps"),
-    b=ahead("transformer_conv_same_time", 2),
+    a=behind["transformer_same_time"],
+    b=behind["transformer_conv_same_time"],
+)
+# %% tags=["claim"]
+longer = confidence_interval(by_place("transformer_same_time")[:, 2] - by_place("hope_longer")[:, 2])
+course.claim(
+    "HOPE with as many steps as that Transformer is {a} bits better than it, in {n:.1f} times its CPU time",
+    longer.low > -0.05,
+    a=longer,
+    n=about("hope_longer", "cpu_seconds") / about("transformer_same_time", "cpu_seconds"),
 )
 course.claim(
     "learning in context at all, against levels that never learn: {a} bits at 64-256, {b} at 512-1024",
     ahead("hope_never", 4).mean > 0,
     a=ahead("hope_never", 2),
     b=ahead("hope_never", 4),
+)
+
+# %% [markdown]
+# Is the training of HOPE steady? One more record: both presets, five seeds, three learning rates, texts long enough for the
+# slowest level.
+
+# %% tags=["claim"]
+steady = load_sweep("hope_stability")
+runs = {preset: [row for rate in rates.values() for row in rate.values()] for preset, rates in steady["results"].items()}
+fell = {preset: min(row["losses"][0] - sum(row["losses"][-5:]) / 5 for row in rows_) for preset, rows_ in runs.items()}
+course.claim(
+    "{n} trainings of tiny and {m} of small, rates {rates}: none had a number that is not finite, and every loss fell, by {a:.1f} "
+    "and {b:.1f} nats or more",
+    all(row["finite"] for rows_ in runs.values() for row in rows_) and min(fell.values()) > 0.5,
+    n=len(runs["tiny"]),
+    m=len(runs["small"]),
+    rates=", ".join(f"{rate:g}" for rate in steady["rates"]),
+    a=fell["tiny"],
+    b=fell["small"],
 )
 
 # %% [markdown]
@@ -851,7 +882,7 @@ course.hint.read_and_learn(1)  # then 2 and 3, if you need them
 #     losses = []
 #     for x, token in pieces:
 #         W = W.detach().requires_grad_()
-#         loss = cross_entropy(x @ W.T, token)
+#         loss = torch.nn.functional.cross_entropy(x @ W.T, token)
 #         losses.append(loss.item())
 #         (gradient,) = torch.autograd.grad(loss, W)
 #         W = W - lr * gradient
@@ -988,24 +1019,38 @@ fig.suptitle("Thin lines are single seeds", fontweight="bold", x=0.01, ha="left"
 course.figure(fig, "hope-parity-and-passkey", alt=alt.strip())
 
 # %% tags=["claim"]
+counts = {words: played["parity", words] for words in GAMES["parity"].values()}
+learned_it = {words: int((values[:, 0] > 0.95).sum()) for words, values in counts.items()}
 course.claim(
-    "PARITY",
-    True,
+    "parity: with chunks of 1 {a} of 5 seeds of HOPE learn it, with chunks of 16 {b}, of the Transformer {c}; at 160 bits HOPE "
+    "with C = 1 is right at {e:.2f}",
+    learned_it["HOPE, C = 1"] == 5 > learned_it["HOPE, C = 16"] > learned_it["Transformer"] == 0,
+    **dict(zip("abc", learned_it.values(), strict=True)),
+    e=counts["HOPE, C = 1"][:, -1].mean(),
+)
+needles = {words: played["passkey", words][:, -1] for words in GAMES["passkey"].values()}
+course.claim(
+    "passkey in 2,048 tokens, three seeds: HOPE {a:.2f}, the Transformer with rotary positions {b:.2f}, without positions {c:.2f}",
+    needles["HOPE"].min() > 0.85 and needles["Transformer, rotary"].max() < 0.75 and needles["Transformer, no positions"].min() > 0.95,
+    **dict(zip("abc", (values.mean() for values in needles.values()), strict=True)),
 )
 
 # %% [markdown]
+# So parity is notebook 11 once more: token by token, HOPE counts. Why two seeds also do it with chunks of 16 we have not looked
+# into. And needles need no HOPE: a Transformer **without** positions keeps them all. What fails beyond the trained length is
+# the rotary position, not attention; one rotary seed did not even learn the trained length.
+#
 # ## 11 · Which part matters?
 #
-# The paper leaves out one part at a time (its Table 6; average perplexity and accuracy, model size not stated):
+# The paper leaves out one part at a time (its Table 6; model size not stated, no error bars):
 #
 # | | HOPE | no DGD | no momentum | no decay | no CMS | no inner projection k | v | q |
 # |---|---|---|---|---|---|---|---|---|
 # | perplexity | 12.24 | 13.41 | 13.58 | 13.71 | 13.04 | 13.77 | 13.90 | 12.19 |
 # | accuracy | 58.1 | 56.5 | 56.9 | 57.2 | 57.3 | 56.9 | 55.1 | 57.4 |
 #
-# No error bars are given. Every part counts there except the adaptive query. Here is ours, on text, each with five seeds and
-# the learning rate of HOPE. One row is the other way round: no equation of the paper has momentum, so our HOPE has none, and
-# we **add** it (and tune it by itself).
+# Here is ours, on text, five seeds each, with the learning rate of HOPE. One row is the other way round: no equation of the
+# paper has momentum, so our HOPE has none, and we **add** it (and tune it by itself).
 #
 # **Predict.** Which part will matter most at this size?
 
@@ -1038,7 +1083,7 @@ course.figure(fig, "hope-ablations", alt=alt + ".")
 spans, spans_far = ({words: confidence_interval(values) for words, values in table.items()} for table in (worse, far))
 course.claim(
     "without DGD, writing without erasing, HOPE is {a} bits worse: the only part whose loss costs much here",
-    spans["no DGD"].low > 0.05 and max(spans["no DGD"].mean / max(one.mean, 1e-9) for one in spans.values()) > 1,
+    spans["no DGD"].low > 0.05 and sum(one.mean > 0.05 for one in spans.values()) == 1,
     a=spans["no DGD"],
 )
 course.claim(
@@ -1127,9 +1172,9 @@ course.claim(
 # | claim | here | the control that decides |
 # |---|---|---|
 # | learns in its forward pass | yes | all levels held; but attention does too |
-# | several time scales | yes, and not needed here | one period for all levels |
+# | several time scales | yes; a slow level kept a language (section 7) | one period for all did as well in a new era |
 # | memory in parameters | yes, of constant size | context removed; but smaller than a cache only for long streams |
-# | better than a Transformer | at equal steps | the convolution; the same CPU time |
+# | better than a Transformer | at equal steps yes, at equal CPU time no | the convolution; more steps |
 # | does not forget | yes, through decay | no decay; and dynamic evaluation learns more |
 # | self-modification helps | not on text of this size | inner projections held |
 #
