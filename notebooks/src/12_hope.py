@@ -766,7 +766,7 @@ for name, words in NAMES.items():
 
 # %% tags=["figure"]
 fig, ax = course.canvas(7.2, 3.2)
-shown = {words: by_place(name) for name, words in NAMES.items()}
+shown = {words: by_place(name) for name, words in NAMES.items() if name not in ("hope_never", "transformer_conv_same_time")}
 shown["Transformer, cache carried on"] = by_place("transformer", "carried")
 for shift, ((words, values), look) in enumerate(zip(shown.items(), course.style.STYLES, strict=False)):
     places = torch.arange(len(BINS)) + 0.06 * (shift - 2.5)
@@ -904,7 +904,6 @@ from nlcore.hope.measures import AWAY, STRETCH
 READERS = {
     "HOPE, levels learn": ("hope", "learning"),
     "HOPE, CMS held": ("hope", "cms held"),
-    "HOPE trained never to learn": ("hope_never", "learning"),
     "HOPE, three levels of one period": ("hope_one_period", "learning"),
     "HOPE without decay": ("no decay", "learning"),
     "Transformer, frozen": ("transformer_conv", "bounded"),
@@ -920,11 +919,11 @@ for words in READERS:
 
 # %% tags=["figure"]
 fig, (new_ax, home_ax) = course.canvas(7.4, 3.2, cols=2, width_ratios=(1.7, 1))
-for (words, values), look in zip(walks.items(), course.style.STYLES * 2, strict=False):
+for (words, values), look in zip(walks.items(), course.style.STYLES, strict=True):
     new_ax.plot((torch.arange(away) + 0.5) * STRETCH / 1000, values.mean(0)[:away], **(look | {"markersize": 4}), label=words)
 for place, (words, values) in enumerate(lost.items()):
     one = confidence_interval(values)
-    look = course.style.STYLES[place % len(course.style.STYLES)]
+    look = course.style.STYLES[place]
     home_ax.errorbar(one.mean, -place, xerr=[[one.mean - one.low], [one.high - one.mean]], **(look | {"linestyle": "none"}))
 home_ax.axvline(0, color="black", linewidth=1)
 home_ax.set_yticks([-place for place in range(len(READERS))], list(READERS), fontsize=7)

@@ -142,12 +142,7 @@ def _nested_learning(module: Any) -> list[Racer]:
         return work._replace(after=lambda: titans.forward_with_updates(x, titans.init_fast_state()))
 
     def block(size: Size) -> Work:
-        hope, spec = (importlib.import_module(f"nested_learning.{name}") for name in ("hope.block", "levels"))
-        levels = [spec.LevelSpec("fast", CHUNK), spec.LevelSpec("slow", 4 * CHUNK)]
-        config = hope.HOPESelfModBlockConfig(dim=size.dim, cms_levels=levels, selfmod_chunk_size=CHUNK)
-        work = layer_work(layer := hope.HOPESelfModBlock(config), size, lambda layer, x: layer(x))
-        x, teach = torch.randn(2, size.batch, size.tokens, size.dim, device=size.device)
-        return work._replace(after=lambda: _taught(layer, x, teach))
+        return hope_block(size, CHUNK, (CHUNK, 4 * CHUNK), 4)
 
     less = "C=16, 1 head, MLP boxes; the writes are not trained"
     return [
@@ -155,6 +150,21 @@ def _nested_learning(module: Any) -> list[Racer]:
         Racer("nested-learning self-mod step", train, note=f"{less}: only the reading is, then it updates"),
         Racer("nested-learning HOPE block step", block, note=f"{less}; with a CMS of periods 16 and 64 behind"),
     ]
+
+
+def hope_block(size: Size, chunk: int, periods: Iterable[int], wider: int = 1) -> Work:
+    """Return a step of the HOPE block of nested-learning, which `find` has loaded: train the reading, then update.
+
+    Args     chunk: of its self-modifying part. periods: of its CMS. wider: width inside its MLPs, in units of dim.
+    """
+    hope, spec = (importlib.import_module(f"nested_learning.{name}") for name in ("hope.block", "levels"))
+    levels = [spec.LevelSpec(f"level {period}", period) for period in periods]
+    config = hope.HOPESelfModBlockConfig(
+        dim=size.dim, cms_levels=levels, selfmod_chunk_size=chunk, cms_hidden_multiplier=wider
+    )
+    work = layer_work(layer := hope.HOPESelfModBlock(config), size, lambda layer, x: layer(x))
+    x, teach = torch.randn(2, size.batch, size.tokens, size.dim, device=size.device)
+    return work._replace(after=lambda: _taught(layer, x, teach))
 
 
 def _taught(layer: torch.nn.Module, x: Tensor, teach: Tensor) -> None:
