@@ -531,8 +531,8 @@ course.claim(
 )
 
 # %% [markdown]
-# Is a matrix that is rewritten for each stream a parameter or a state? No experiment decides that. Its size can be measured:
-# it does not grow. (What varies are the tokens of a period that is still open.)
+# Is such a matrix a parameter or a state? No experiment decides that; but it does not grow. (What varies are the tokens of a
+# period that is still open.)
 
 # %% [markdown]
 # ## 7 · Visit B, and come back
