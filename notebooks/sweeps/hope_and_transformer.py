@@ -139,14 +139,14 @@ def own_steps(results: dict[str, Any], name: str, seed: int) -> int | None:
 
 
 def keep(job: Job, row: dict[str, Any]) -> None:
-    """Add one result to the stored record."""
+    """Add one result to the stored record; seeds stay in order, so that rows of two models can be paired."""
     task, name, seed, rate, _ = job
     about = record()
     entry = about["results"][task].setdefault(name, {"tuning": {}, "seeds": {}})
     if seed == TUNING_SEED:
         entry["tuning"][str(rate)] = row
     else:
-        entry["seeds"][str(seed)] = row
+        entry["seeds"] = dict(sorted((entry["seeds"] | {str(seed): row}).items(), key=lambda one: int(one[0])))
     save_sweep(NAME, about)
     print(*job, {key: value for key, value in row.items() if not isinstance(value, (list, dict))}, flush=True)
 
