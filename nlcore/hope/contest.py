@@ -133,7 +133,7 @@ CONTESTS: dict[str, Contest] = {
         HopeConfig(passkey.SYMBOLS, chunk=16, periods=(32, 64)),
         (4e-3, 8e-3, 1.6e-2, 3.2e-2),
         300,
-        100,
+        300,
         ("hope", "transformer_conv", "transformer_nope"),
         3,
     ),

@@ -596,7 +596,7 @@ for ax, label in zip(axes, ("bits a token", "bits saved", "|ΔM|"), strict=True)
 axes[2].set(yscale="log", ylim=(0.03, 7), xlabel="token")
 fig.align_ylabels(axes)
 axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1.05), fontsize=8)
-names = axes[2].legend(loc="upper left", bbox_to_anchor=(1, 1.1), fontsize=8).get_texts()
+names = axes[2].legend(loc="upper left", bbox_to_anchor=(1, 1.02), fontsize=8).get_texts()
 
 
 # %%
@@ -1030,14 +1030,14 @@ course.claim(
 needles = {words: played["passkey", words][:, -1] for words in GAMES["passkey"].values()}
 course.claim(
     "passkey in 2,048 tokens, three seeds: HOPE {a:.2f}, the Transformer with rotary positions {b:.2f}, without positions {c:.2f}",
-    needles["HOPE"].min() > 0.85 and needles["Transformer, rotary"].max() < 0.75 and needles["Transformer, no positions"].min() > 0.95,
+    needles["HOPE"].min() > 0.75 > needles["Transformer, rotary"].max() and needles["Transformer, no positions"].min() > 0.95,
     **dict(zip("abc", (values.mean() for values in needles.values()), strict=True)),
 )
 
 # %% [markdown]
 # So parity is notebook 11 once more: token by token, HOPE counts. Why two seeds also do it with chunks of 16 we have not looked
-# into. And needles need no HOPE: a Transformer **without** positions keeps them all. What fails beyond the trained length is
-# the rotary position, not attention; one rotary seed did not even learn the trained length.
+# into. And needles need no HOPE, which loses some: a Transformer **without** positions keeps them all. What fails beyond the
+# trained length is the rotary position, not attention; one rotary seed did not even learn the trained length.
 #
 # ## 11 · Which part matters?
 #
