@@ -214,7 +214,7 @@ def after_updates(bounded, updates, period=64):
 steps = (0, 1, 10, 100)
 tame, wild = ([after_updates(bounded, n) for n in steps] for bounded in (True, False))
 for words, rows in (("with the bound", tame), ("without", wild)):
-    print(f"{words:15}", "   ".join(f"{n:3} updates: {a:.2f} nats, adds {b:6.2f}" for n, (a, b) in zip(steps, rows)))
+    print(f"{words:15}", "   ".join(f"{n:3} updates: {a:.2f} nats, adds {b:6.2f}" for n, (a, b) in zip(steps, rows, strict=True)))
 
 # %% tags=["claim"]
 features, bends = normal(1, 12, 5, seed=6), normal(1, 12, 1, seed=7).square()
@@ -307,7 +307,7 @@ course.claim(
 # **Predict.** The Transformer's weights are frozen. Will its loss fall along the stream?
 
 # %%
-from nlcore.hope.contest import CONTESTS, trained
+from nlcore.hope.contest import trained
 from nlcore.hope.watching import watch
 from nlcore.sweeps import load_sweep
 from nlcore.tasks.switching import SYMBOLS, best_loss, switching
@@ -921,7 +921,7 @@ for words in READERS:
 fig, (new_ax, home_ax) = course.canvas(7.4, 3.2, cols=2, width_ratios=(1.7, 1))
 for (words, values), look in zip(walks.items(), course.style.STYLES, strict=True):
     new_ax.plot((torch.arange(away) + 0.5) * STRETCH / 1000, values.mean(0)[:away], **(look | {"markersize": 4}), label=words)
-for place, (words, values) in enumerate(lost.items()):
+for place, values in enumerate(lost.values()):
     one = confidence_interval(values)
     look = course.style.STYLES[place]
     home_ax.errorbar(one.mean, -place, xerr=[[one.mean - one.low], [one.high - one.mean]], **(look | {"linestyle": "none"}))
@@ -1065,7 +1065,7 @@ for words in OUT.values():
 # %% tags=["figure"]
 fig, axes = course.canvas(7.2, 3.0, cols=2, sharey=True)
 for ax, (title, table) in zip(axes, {"trained eras, 64 to 256": worse, "new era": far}.items(), strict=True):
-    for place, (words, values) in enumerate(table.items()):
+    for place, values in enumerate(table.values()):
         one = confidence_interval(values)
         ax.errorbar(one.mean, -place, xerr=[[one.mean - one.low], [one.high - one.mean]], fmt="o", color=course.style.COLOURS["blue"])
     ax.axvline(0, color="black", linewidth=1)
