@@ -134,4 +134,4 @@ def largest(x: Tensor, weight: Tensor) -> Tensor:
     """
     weighted = x * weight
     products = x @ weighted.mT if x.shape[1] <= x.shape[2] else weighted.mT @ x
-    return torch.linalg.vector_norm(products, 1, -1).amax(-1)[:, None, None]
+    return products.abs().sum(-1).amax(-1)[:, None, None]
