@@ -26,6 +26,7 @@ from nlcore.hope import (
     stream,
 )
 from nlcore.hope.continuum import Reading
+from nlcore.hope.generate import draw
 from nlcore.hope.readout import new_readout
 from nlcore.levels import describe, order_levels
 from nlcore.optimizers import Adam
@@ -176,6 +177,30 @@ def test_a_reset_level_is_as_at_the_beginning_and_the_others_are_not() -> None:
     assert all(level.learned is None for block in fresh.blocks for level in block.cms.levels)
 
 
+def test_a_stream_whose_levels_are_all_reset_is_read_as_a_new_one() -> None:
+    lm, text = HopeLM(config(conv_width=1, momentum=0.5), dtype=F64), tokens(T + 3)
+    before = 18  # two tokens before the chunks of the boxes end
+    with torch.no_grad():
+        _, state = lm(text[:, :before])
+        again, _ = lm(text[:, before:], reset(lm, state), frozen="cms")
+        anew, _ = lm(text[:, before:], None, frozen="cms")
+    assert (again[:, :2] - anew[:, :2]).abs().max() < 1e-12
+
+
+def test_a_word_for_a_part_means_all_its_levels() -> None:
+    lm, text = model(), tokens()
+    with torch.no_grad():
+        _, without_cms = lm(text, frozen="cms")
+        _, without_titans = lm(text, frozen="titans")
+    for block, now, other in zip(lm.blocks, without_cms.blocks, without_titans.blocks, strict=True):
+        start = block.mixer.start.expand(B, -1, -1, -1)
+        assert all(level.learned is None for level in now.cms.levels)
+        assert all(level.learned is not None for level in other.cms.levels)
+        assert torch.equal(other.mixer.memory.S, start)
+        moved = (now.mixer.memory.S - start).abs().amax((0, 1, 3))
+        assert (moved > 0).all()  # every row of every box
+
+
 def test_unknown_levels_are_named() -> None:
     lm = model()
     for wrong in ("cms 4", "block 3: memory", "attention"):
@@ -232,6 +257,17 @@ def test_draws_keep_to_the_k_likeliest_and_to_their_seed() -> None:
     assert next(pairs)[0].shape == (B,) and next(pairs)[1].tokens == 7
     held = generate(lm, text, 4, temperature=0, frozen="all").state
     assert all(level.learned is None for block in held.blocks for level in block.cms.levels)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_draws_have_the_chances_of_their_temperature(temperature: float) -> None:
+    lm, text, generator = model(), tokens(6, 1), torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        logits = lm(text)[0][:, -1]
+    drawn = draw(logits.expand(40_000, -1), temperature, None, generator)
+    chances = (logits[0] / temperature).softmax(-1)
+    found = torch.bincount(drawn, minlength=V) / len(drawn)
+    assert (found - chances).abs().max() < 0.01
 
 
 @pytest.mark.parametrize(

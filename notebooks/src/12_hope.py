@@ -151,7 +151,7 @@ course.hint.readout_gradient(1)  # then 2 and 3, if you need them
 # %%
 from nlcore.hope.readout import Readout, new_readout
 
-course.show(Readout.error)
+course.show(Readout.error, new_readout)
 H = 0.3 * normal(96, 16, seed=2)
 readout = new_readout(H, torch.ones(16, dtype=f64), 1e-6, f64)
 y_in, token = normal(1, 3, 16, seed=3).requires_grad_(), torch.tensor([[5, 0, 95]])
@@ -458,6 +458,7 @@ course.claim(
 # %%
 from nlcore.hope import reset
 
+course.show(reset)
 attention = trained("stream", "transformer_conv")
 same = switching(128, torch.Generator().manual_seed(9), segments=(("A", 112),))
 first, then, targets = same.tokens[:, :96], same.tokens[:, 96:], same.targets[:, 96:]
@@ -475,6 +476,7 @@ def without_context(state):
     return state._replace(blocks=tuple(blocks))
 
 
+# %%
 with torch.no_grad():
     learned, cached = reader(first)[1], attention(first)[1]
 kept = {
@@ -552,7 +554,7 @@ from nlcore.hope.visits import bits, by_level, every_way, rule_visits, spelled
 from nlcore.hope.watching import there_and_back
 from nlcore.tasks.languages import language
 
-course.show(every_way)
+course.show(language, spelled, rule_visits, there_and_back, every_way, by_level, bits)
 austen, obama = text("austen", "test"), text("obama", "test")
 german, french = (spelled(language(code).whole, characters()) for code in ("de", "fr"))
 
@@ -729,7 +731,7 @@ course.claim(
 from nlcore.hope.measures import BINS
 from nlcore.metrics import confidence_interval
 
-language = record["results"]["language"]
+results = record["results"]["language"]
 NAMES = {
     "hope": "HOPE",
     "hope_never": "HOPE, levels never learn",
@@ -743,7 +745,7 @@ NAMES = {
 
 def rows(name, part, way):
     """Return a list of results for each seed, (seeds, numbers)."""
-    return torch.tensor([row[part][way] for row in language[name]["seeds"].values()], dtype=f64)
+    return torch.tensor([row[part][way] for row in results[name]["seeds"].values()], dtype=f64)
 
 
 def by_place(name, way=None):
@@ -753,7 +755,7 @@ def by_place(name, way=None):
 
 def about(name, key):
     """Return the mean over seeds of what training took."""
-    return sum(row[key] for row in language[name]["seeds"].values()) / len(language[name]["seeds"])
+    return sum(row[key] for row in results[name]["seeds"].values()) / len(results[name]["seeds"])
 
 
 # %%
@@ -911,7 +913,7 @@ READERS = {
 }
 walks = {words: rows(name, "reading", way) for words, (name, way) in READERS.items()}  # (seeds, 14 stretches)
 away = AWAY // STRETCH
-home = {words: torch.tensor([row["fresh"] for row in language[name]["seeds"].values()]) for words, (name, _) in READERS.items()}
+home = {words: torch.tensor([row["fresh"] for row in results[name]["seeds"].values()]) for words, (name, _) in READERS.items()}
 lost = {words: (walks[words][:, away:] - home[words]).mean(1) for words in READERS}  # what the journey cost at home
 late = {words: walks[words][:, away - 3 : away].mean(1) for words in READERS}
 for words in READERS:
@@ -1000,9 +1002,9 @@ for (task, words), values in played.items():
     print(f"{task:8} {words:26}", "  ".join(f"{value:.2f}" for value in values.mean(0)))
 
 # %% tags=["figure"]
-fig, axes = course.canvas(7.4, 2.9, cols=2)
+fig, panels = course.canvas(7.4, 2.9, cols=2)
 alt = ""
-for ax, task, lengths, longest in zip(axes, GAMES, (PARITY, PASSKEY), (20, 128), strict=True):
+for ax, task, lengths, longest in zip(panels, GAMES, (PARITY, PASSKEY), (20, 128), strict=True):
     for words, look in zip(GAMES[task].values(), course.style.STYLES, strict=False):
         values = played[task, words]
         ax.plot(lengths, values.mean(0), label=words, **look)
@@ -1013,7 +1015,7 @@ for ax, task, lengths, longest in zip(axes, GAMES, (PARITY, PASSKEY), (20, 128),
     ax.minorticks_off()
     ax.set_title(f"{task}, trained up to {longest}", fontweight="normal")
     ax.legend(loc="lower left", fontsize=7)
-axes[0].set_ylabel("right")
+panels[0].set_ylabel("right")
 fig.suptitle("Thin lines are single seeds", fontweight="bold", x=0.01, ha="left")
 course.figure(fig, "hope-parity-and-passkey", alt=alt.strip())
 
@@ -1063,15 +1065,15 @@ for words in OUT.values():
     print(f"{words:26} at 64-256 {confidence_interval(worse[words])}   new era {confidence_interval(far[words])}")
 
 # %% tags=["figure"]
-fig, axes = course.canvas(7.2, 3.0, cols=2, sharey=True)
-for ax, (title, table) in zip(axes, {"trained eras, 64 to 256": worse, "new era": far}.items(), strict=True):
+fig, panels = course.canvas(7.2, 3.0, cols=2, sharey=True)
+for ax, (title, table) in zip(panels, {"trained eras, 64 to 256": worse, "new era": far}.items(), strict=True):
     for place, values in enumerate(table.values()):
         one = confidence_interval(values)
         ax.errorbar(one.mean, -place, xerr=[[one.mean - one.low], [one.high - one.mean]], fmt="o", color=course.style.COLOURS["blue"])
     ax.axvline(0, color="black", linewidth=1)
     ax.set_title(title, fontweight="normal")
     ax.set(xlabel="bits per character worse than HOPE")
-axes[0].set_yticks([-place for place in range(len(OUT))], list(OUT.values()))
+panels[0].set_yticks([-place for place in range(len(OUT))], list(OUT.values()))
 fig.suptitle("One change at a time, five seeds, 95 % intervals", fontweight="bold", x=0.01, ha="left")
 alt = "Bits per character worse than HOPE, trained eras and new era. " + "; ".join(
     f"{words}: {worse[words].mean():+.3f}, {far[words].mean():+.3f}" for words in OUT.values()
@@ -1134,6 +1136,7 @@ from pathlib import Path
 from nlcore.hope import TextRun
 from nlcore.tasks.eras import era
 
+course.show(era)
 folder = Path(tempfile.mkdtemp())
 (folder / "my_book.txt").write_text(era("austen").whole, encoding="utf-8")
 (folder / "more.txt").write_text(era("roosevelt").test, encoding="utf-8")

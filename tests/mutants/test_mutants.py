@@ -23,7 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: in `file`, `right` becomes `wrong`; `caught_by` is an equation or a notebook ("claims 03")."""
+    """One fault: in `file`, `right` becomes `wrong`.
+
+    `caught_by` is an equation, a notebook ("claims 03"), or a test ("test test_hope.py::test_x").
+    """
 
     says: str
     file: str
@@ -491,8 +494,8 @@ MUTANTS = (
     Mutant(
         "the bound of a step is a mean over rows",
         "hope/level.py",
-        "torch.linalg.vector_norm(products, 1, -1).amax(-1)",
-        "torch.linalg.vector_norm(products, 1, -1).mean(-1)",
+        "products.abs().sum(-1).amax(-1)",
+        "products.abs().sum(-1).mean(-1)",
         "12.5",
     ),
     Mutant(
@@ -517,6 +520,11 @@ def copy(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.says.replace(" ", "-"))
 def test_a_fault_is_noticed(mutant: Mutant, copy: Path) -> None:
+    assert_noticed(mutant, copy)
+
+
+def assert_noticed(mutant: Mutant, copy: Path) -> None:
+    """Put the fault into the library in `copy` and see what should fail fail by an assertion."""
     file = copy / "nlcore" / mutant.file
     source = file.read_text(encoding="utf-8")
     assert source.count(mutant.right) == 1, f"the mutant no longer fits {mutant.file}: {mutant.right!r}"
@@ -560,7 +568,10 @@ def run(copy: Path, caught_by: str, log: Path) -> None:
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     kind, _, number = caught_by.partition(" ")
     try:
-        status = claims(number, copy) if kind == "claims" else equation(caught_by, copy)
+        if kind == "test":
+            status = int(pytest.main(["-q", "-p", "no:cacheprovider", f"{copy / 'tests' / number}"]))
+        else:
+            status = claims(number, copy) if kind == "claims" else equation(caught_by, copy)
     except Exception:
         traceback.print_exc()
         status = 1
