@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import pytest
@@ -75,6 +74,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "attention, static MLP": {"mixer": "attention", "cms": False},
     "slow first": {"order": "slow_first"},
     "stable": {"form": "stable"},
+    "literal": {"form": "literal"},
     "head of its own": {"tied": False},
 }
 
@@ -96,6 +96,20 @@ def test_every_ablation_streams_exactly_and_trains(name: str) -> None:
     cross_entropy(whole[:, :-1].flatten(0, 1), text[:, 1:].flatten()).backward()
     for part, weight in lm.named_parameters():
         assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.any(), part
+
+
+@pytest.mark.parametrize("form", ["plain", "stable", "literal"])
+@pytest.mark.parametrize(("preset", "length"), [("tiny", 300), ("small", 600)])
+def test_every_preset_in_every_form_streams_exactly(preset: str, length: int, form: str) -> None:
+    """Longer than every period, so that each level has learned; cut where no chunk and no period ends."""
+    torch.manual_seed(0)
+    lm = HopeLM(getattr(HopeConfig, preset)(V, form=form, **({"blocks": 2} if preset == "small" else {})), dtype=F64)
+    text = tokens(length, 1)
+    with torch.no_grad():
+        whole, state = lm(text)
+        pieces, _ = in_pieces(lm, text, (1, 77, 150, length - 9))
+    assert all(level.learned is not None for block in state.blocks for level in block.cms.levels)
+    assert (pieces - whole).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize(
@@ -221,6 +235,69 @@ def test_a_stream_can_be_saved_and_goes_on(tmp_path: Path) -> None:
     torch.save({"kind": "FastWeights", "W1": torch.zeros(1), "W2": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="state of a model"):
         load_stream(tmp_path / "other.pt")
+
+
+def test_a_file_that_is_no_stream_is_named(tmp_path: Path) -> None:
+    _, state = model()(tokens())
+    file = tmp_path / "stream.pt"
+    for place in (file, tmp_path):
+        with pytest.raises(FileNotFoundError, match="there is no saved stream .*save_stream"):
+            load_stream(place)
+    data = save_stream(state, file).read_bytes()
+    for damaged in (b"", b"not at all", data[: len(data) // 2]):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged or of another kind"):
+            load_stream(file)
+    with pytest.raises(TypeError, match="state that a model returned, got NoneType"):
+        save_stream(None, file)  # type: ignore[arg-type]
+
+
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "blocks": ({"blocks": 3}, "expected 2 blocks, got 3"),
+    "levels": ({"periods": (2, 4)}, "expected 3 levels, got 2"),
+    "width": ({"dim": 16}, "expected a tail of shape"),
+    "hidden": ({"ffn": 8.0}, r"expected \(hidden, dim\) = \(8, 8\), got \(24, 8\)"),
+    "heads": ({"heads": 1}, "the state is of another stream: expected S"),
+    "momentum": ({"momentum": 0.5}, "the state has a momentum"),
+    "cms": ({"cms": False}, "must be a HopeBlockState.*got MixerState"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_state_of_another_model_is_refused(name: str) -> None:
+    changes, words = OTHERS[name]
+    torch.manual_seed(0)
+    _, state = HopeLM(HopeConfig(**{"vocabulary": V, "dim": 8, "chunk": 4, "periods": (2, 4, 8)} | changes))(tokens())
+    with pytest.raises((ValueError, TypeError), match=words):
+        model(torch.float32)(tokens(), state)
+    if name in ("blocks", "levels", "hidden", "cms"):
+        with pytest.raises((ValueError, TypeError), match=words):
+            reset(model(torch.float32), state)
+
+
+def test_what_is_no_state_no_tokens_or_no_name_is_refused() -> None:
+    lm, text = model(), tokens()
+    _, of_transformer = TransformerLM(config(), dtype=F64)(text)
+    for wrong in ((1, 2), "x", lm(text)[1].blocks):
+        with pytest.raises(TypeError, match="state must be a ModelState"):
+            lm(text, wrong)
+    for act in (lambda: lm(text, of_transformer), lambda: reset(lm, of_transformer)):
+        with pytest.raises(TypeError, match="HopeBlockState.*got MixerState"):
+            act()
+    with pytest.raises(TypeError, match="state must be a ModelState.*got NoneType"):
+        reset(lm, None)  # type: ignore[arg-type]
+    without_cms = model(cms=False)
+    with pytest.raises(TypeError, match="expected one of self-modifying Titans"):
+        reset(without_cms, of_transformer)
+    for names in (3, None):
+        with pytest.raises(TypeError, match=r'expected names of levels, such as \("cms 1"'):
+            lm(text, frozen=names)
+    with pytest.raises(TypeError, match="tokens must be a tensor .*got list"):
+        lm([[1, 2]])
+    with pytest.raises(ValueError, match=r"tokens lie in 0 .. 10, the vocabulary; got .* .. 11"):
+        lm(text.masked_fill(text == 3, V))
+    with pytest.raises(ValueError, match="expected a text .*got list; try encode"):
+        generate(lm, [1, 2], 3)  # type: ignore[arg-type]
 
 
 def test_state_detaches_and_moves() -> None:
@@ -400,6 +477,6 @@ def test_a_model_is_built_from_a_config() -> None:
 
 def test_a_stream_that_brings_code_is_refused_and_not_run(tmp_path: Path) -> None:
     torch.save(Trap(tmp_path / "ran"), tmp_path / "trap.pt")
-    with pytest.raises(UnpicklingError, match="weights_only"):
+    with pytest.raises(ValueError, match="damaged or of another kind"):
         load_stream(tmp_path / "trap.pt")
     assert not (tmp_path / "ran").exists()

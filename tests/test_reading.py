@@ -173,6 +173,8 @@ def test_input_that_does_not_fit_is_named() -> None:
     for tokens in (TOKENS[:1], TOKENS[None]):
         with pytest.raises(ValueError, match="one stream of at least 2 tokens"):
             read_stream(one, tokens)
+    with pytest.raises(ValueError, match=r"got str; try vocabulary.encode\(text\)"):
+        read_stream(one, "a text")  # type: ignore[arg-type]
     state = read_stream(one, TOKENS).state
     for settings in ({"context": -1}, {"context": 3, "state": state}):
         with pytest.raises(ValueError, match="context is None"):

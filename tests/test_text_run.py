@@ -178,6 +178,8 @@ def test_a_checkpoint_of_another_text_or_other_settings_is_not_overwritten(book:
     book.write_text(BOOK + "!")
     with pytest.raises(ValueError, match=r"text has changed since .*: 804 characters then, 805 now; .*fresh=True"):
         begin(book)
+    with pytest.raises(ValueError, match="would be written over its text"):
+        begin(book, checkpoint=book, fresh=True)
     assert begin(book, fresh=True).train(1).training.step == 1 and begin(book).training.step == 1
 
 

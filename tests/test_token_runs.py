@@ -247,8 +247,9 @@ def test_a_run_of_another_model_or_recipe_is_refused_unless_it_begins_anew(tmp_p
 
 
 def test_a_run_needs_a_rate_and_a_file_to_save_to(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="learning rate above 0, got 0"):
-        run(None, lr=0)
+    for rate in (0, -0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"learning rate above 0, a finite number; got {rate}"):
+            run(None, lr=rate)
     with pytest.raises(ValueError, match="this run has no file"):
         run(None).save()
     (tmp_path / "file").write_text("")

@@ -71,17 +71,22 @@ class ContinuumBlock(Block):
                  each item. reading: what the CMS learns from, and which levels are held; None writes no level of it.
         Returns  y (B, T, dim) and the state.
         """
-        if state is not None and not isinstance(state, HopeBlockState):
-            raise TypeError(
-                f"state must be a HopeBlockState, what the call before returned; got {type(state).__name__}"
-            )
-        before, cms = state or HopeBlockState(None)
+        before, cms = HopeBlockState(None) if state is None else self.checked(state)
         with holding(self.mixer, () if reading is None else reading.held):
             x, mixed = super().forward(x, before, lengths)
         if x.shape[1] == 0:
             return x, HopeBlockState(mixed, cms)
         x, cms = self.cms(x, cms, lengths, reading)
         return x, HopeBlockState(mixed, cms)
+
+    def checked(self, state: HopeBlockState) -> HopeBlockState:
+        """Return the state.
+
+        Raises   TypeError if it is that of another kind of block.
+        """
+        if isinstance(state, HopeBlockState):
+            return state
+        raise TypeError(f"state must be a HopeBlockState, what the call before returned; got {type(state).__name__}")
 
     def levels(self) -> list[Level]:
         """Return what the stream writes: the levels of the mixer and those of the CMS."""

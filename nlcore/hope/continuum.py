@@ -126,7 +126,7 @@ class TokenContinuum(nn.Module):
             for level in levels:
                 wide, _ = read_level(level, wide, FastLevel(), None)
             return wide.to(dtype), None
-        before = self._checked(state, x)
+        before = ContinuumState(tuple(FastLevel() for _ in self.periods)) if state is None else self.checked(state, x)
         lesson = None if reading is None else _lesson(reading, before, lengths, wide, self.learns == "second_order")
         after = []
         for name, level, now in zip(self.names, levels, before.levels, strict=True):
@@ -160,13 +160,21 @@ class TokenContinuum(nn.Module):
         """Return the sizes, for `print`."""
         return f"{self.dim}, hidden={self.hidden}, periods={self.periods}, learns={self.learns!r}"
 
-    def _checked(self, state: ContinuumState | None, x: Tensor) -> ContinuumState:
-        if state is None:
-            return ContinuumState(tuple(FastLevel() for _ in self.periods))
-        if not isinstance(state, ContinuumState) or len(state.levels) != len(self.periods):
-            raise ValueError(f"the state is of another chain: expected {len(self.periods)} levels, got {state!r:.60}")
+    def checked(self, state: ContinuumState, x: Tensor | None = None) -> ContinuumState:
+        """Return the state.
+
+        Args     x: (B, T, dim), what is read with it; None does not look at the number of streams.
+        Raises   ValueError if it is that of another chain, or of other streams.
+        """
+        count = len(state.levels) if isinstance(state, ContinuumState) else type(state).__name__
+        if count != len(self.periods):
+            raise ValueError(f"the state is of another chain: expected {len(self.periods)} levels, got {count}")
+        inside = (self.hidden, self.dim)
         for level in state.levels:
-            if level.last is not None and level.last.shape != (len(x), self.dim):
+            if level.learned is not None and level.learned.W1.shape[1:] != inside:
+                found = tuple(level.learned.W1.shape[1:])
+                raise ValueError(f"the state is of another chain: expected (hidden, dim) = {inside}, got {found}")
+            if x is not None and level.last is not None and level.last.shape != (len(x), self.dim):
                 found = tuple(level.last.shape)
                 raise ValueError(f"the state is of another stream: expected {(len(x), self.dim)}, got {found}")
         return state

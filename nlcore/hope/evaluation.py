@@ -206,8 +206,9 @@ def _bits(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _cuts(tokens: Tensor, piece: int, context: int | None, state: Any) -> list[tuple[int, int]]:
     """Check the input and return where the pieces of the N - 1 inputs begin and end."""
-    if tokens.ndim != 1 or len(tokens) < 2:
-        raise ValueError(f"expected one stream of at least 2 tokens, (N,); got {tuple(tokens.shape)}")
+    if not isinstance(tokens, Tensor) or tokens.ndim != 1 or len(tokens) < 2:
+        found = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise ValueError(f"expected one stream of at least 2 tokens, (N,); got {found}; try vocabulary.encode(text)")
     if context is not None and (context < 0 or state is not None):
         raise ValueError(f"context is None (carry the state on) or >= 0 (and no state is given); got {context}")
     last = len(tokens) - 1

@@ -79,8 +79,9 @@ def stream(
 
     Args, Raises   as for `generate`.
     """
-    if tokens.ndim != 2 or tokens.shape[1] == 0:
-        raise ValueError(f"expected a text (B, T) of at least one token, got {tuple(tokens.shape)}")
+    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.shape[1] == 0:
+        found = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise ValueError(f"expected a text (B, T) of at least one token, got {found}; try encode(text)[None]")
     _check_draw(temperature, top_k, model.vocabulary)
     while True:
         logits, state = model(tokens, state, **reading)
@@ -101,7 +102,12 @@ def draw(logits: Tensor, temperature: float, top_k: int | None, generator: torch
 
 
 def save_stream(state: ModelState, path: str | Path) -> Path:
-    """Write the state of streams to a file, whole or not at all; it holds tensors and numbers only."""
+    """Write the state of streams to a file, whole or not at all; it holds tensors and numbers only.
+
+    Raises   TypeError for anything else, such as None, the state of a stream that has not begun.
+    """
+    if not isinstance(state, ModelState):
+        raise TypeError(f"expected the state that a model returned, got {type(state).__name__}")
     written = io.BytesIO()
     torch.save(as_plain(state), written)
     return write_atomic(path, written.getvalue())
@@ -111,9 +117,16 @@ def load_stream(path: str | Path, device: torch.device | str | None = None) -> M
     """Return the state that `save_stream` wrote.
 
     Args     path: the file. device: where to; None is where it was.
-    Raises   ValueError if the file holds something else.
+    Raises   FileNotFoundError if there is none; ValueError if it is damaged, or holds something else.
     """
-    state = from_plain(torch.load(path, map_location=device, weights_only=True))
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no saved stream {path}: expected a file that save_stream wrote")
+    data = io.BytesIO(Path(path).read_bytes())
+    try:
+        saved = torch.load(data, map_location=device, weights_only=True)
+    except Exception:  # torch has many words for it, and some advise against safe loading
+        raise ValueError(f"expected a saved stream, got {path}, which is damaged or of another kind") from None
+    state = from_plain(saved)
     if not isinstance(state, ModelState):
         raise ValueError(f"expected a file with the state of a model, got {type(state).__name__}")
     return state

@@ -6,21 +6,25 @@ and "titans" mean all levels of that part, "all" all that the stream writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from nlcore.hope.block import ContinuumBlock, HopeBlockState
 from nlcore.sequence.layers.frame import MixerState
 from nlcore.sequence.model import Block, ModelState, TokenModel
 from nlcore.sequence.self_modifying import SelfModifyingTitans
+from nlcore.sequence.self_modifying.state import SelfModifyingState
 
 
-def held_in_block(model: TokenModel, names: Sequence[str]) -> list[set[str]]:
+def held_in_block(model: TokenModel, names: str | Iterable[str]) -> list[set[str]]:
     """Return for each block which of its levels are meant.
 
-    Args     model: a HOPE model. names: see above.
-    Raises   ValueError for a name that is none of its levels.
+    Args     model: a HOPE model. names: one or more, see above.
+    Raises   ValueError for a name that is none of its levels; TypeError for no names at all.
     """
+    if not isinstance(names, Iterable):
+        raise TypeError(f'expected names of levels, such as ("cms 1", "memory"), or () for none; got {names!r}')
+    names = [names] if isinstance(names, str) else list(names)
     if not names:
         return [set() for _ in model.blocks]
     found, used = [], set()
@@ -48,10 +52,10 @@ def reset(model: TokenModel, state: ModelState, names: str | Iterable[str] = "al
     For a new stream altogether pass None in place of a state.
 
     Args     model: a HOPE model. state: of this model. names: see above.
-    Raises   ValueError for a name that is none of its levels.
+    Raises   ValueError for a name that is none of its levels, ValueError or TypeError for the state of another model.
     """
-    wanted = held_in_block(model, [names] if isinstance(names, str) else list(names))
-    blocks = zip(model.blocks, state.blocks, wanted, strict=True)
+    wanted = held_in_block(model, names)
+    blocks = zip(model.blocks, model.checked(state).blocks, wanted, strict=True)
     return state._replace(blocks=tuple(_reset_block(block, now, levels) for block, now, levels in blocks))
 
 
@@ -69,10 +73,11 @@ def _writable(block: Any) -> dict[str, str]:
 def _reset_block(block: Any, state: Any, levels: set[str]) -> Any:
     if not levels:
         return state
-    if not isinstance(state, HopeBlockState):
+    if not isinstance(block, ContinuumBlock):
         return _reset_titans(block.mixer, state, levels)
-    cms = state.cms
+    cms = block.checked(state).cms
     if cms is not None:
+        block.cms.checked(cms)
         pairs = zip(block.cms.names, cms.levels, strict=True)
         fresh = (now._replace(learned=None, pairs=None) if name in levels else now for name, now in pairs)
         cms = cms._replace(levels=tuple(fresh))
@@ -83,6 +88,8 @@ def _reset_titans(mixer: Any, state: MixerState | None, levels: set[str]) -> Mix
     """Put the boxes of some levels back to their start."""
     if state is None or not isinstance(mixer, SelfModifyingTitans):
         return state
+    if not isinstance(state, MixerState) or not isinstance(state.memory, SelfModifyingState):
+        raise TypeError(f"the state is of another model: expected one of self-modifying Titans, got {state!r:.60}")
     S, anchor, Z, tokens = state.memory
     S, anchor, Z = S.clone(), anchor.clone(), None if Z is None else Z.clone()
     start = mixer.start.to(S.dtype)

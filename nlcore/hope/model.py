@@ -68,8 +68,7 @@ class HopeLM(TokenModel):
         Raises   ValueError or TypeError for tokens, a state or names that do not fit.
         """
         x, states = self.embed(tokens, state, lengths)
-        names = [frozen] if isinstance(frozen, str) else list(frozen)
-        held = held_in_block(self, names)
+        held = held_in_block(self, frozen)
         readout = new_readout(self.head.weight, self.norm.scale, self.norm.eps, precise(x.dtype))
         after = []
         for block, before, closed in zip(self.blocks, states, held, strict=True):

@@ -9,6 +9,7 @@ of `nlcore.sequence.fitting`.
 from __future__ import annotations
 
 import io
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -55,8 +56,8 @@ class TokenRun:
         fresh: bool = False,
         seconds_between_saves: float = 20.0,
     ) -> None:
-        if not lr > 0:
-            raise ValueError(f"expected a learning rate above 0, got {lr}; try 0.005")
+        if not (lr > 0 and math.isfinite(lr)):
+            raise ValueError(f"expected a learning rate above 0, a finite number; got {lr}; try 0.005")
         self.model, self.draw, self.lr, self.clip = model, draw, lr, clip
         self.recipe = {"lr": lr, "seed": seed, "weight_decay": weight_decay, "clip": clip}
         self.device = next(model.parameters()).device

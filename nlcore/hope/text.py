@@ -77,6 +77,8 @@ class TextRun:
         made = None if model is not None else asdict(records.config_of(preset, words.size))
         settings = TextSettings(made, vocabulary, length, batch_size, lr, seed, test_part)
         file = path.with_suffix(SUFFIX) if checkpoint is None else Path(checkpoint)
+        if file.resolve() == path.resolve():
+            raise ValueError(f"the run would be written over its text {path}: give checkpoint=... another name")
         extra = {
             "settings": asdict(settings),
             "vocabulary": words.as_plain(),

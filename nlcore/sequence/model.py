@@ -177,6 +177,8 @@ class TokenModel(nn.Module):
 
     def embed(self, tokens: Tensor, state: ModelState | None, lengths: Tensor | None) -> tuple[Tensor, Sequence[Any]]:
         """Check the input; return the embedded tokens (B, T, dim) and the state of each block."""
+        if not isinstance(tokens, Tensor):
+            raise TypeError(f"tokens must be a tensor (B, T) of whole numbers, got {type(tokens).__name__}")
         if tokens.ndim != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
             found = f"{tuple(tokens.shape)} of {tokens.dtype}"
             raise ValueError(f"expected tokens (B, T) of whole numbers, batch first; got {found}; try tokens.long()")
@@ -185,10 +187,19 @@ class TokenModel(nn.Module):
             low, high = (int(number) for number in tokens.aminmax())
             if low < 0 or high >= self.vocabulary:
                 raise ValueError(f"tokens lie in 0 .. {self.vocabulary - 1}, the vocabulary; got {low} .. {high}")
-        states: Sequence[Any] = [None] * len(self.blocks) if state is None else state.blocks
-        if len(states) != len(self.blocks):
-            raise ValueError(f"the state is of another model: expected {len(self.blocks)} blocks, got {len(states)}")
-        return self.embedding(tokens), states
+        return self.embedding(tokens), [None] * len(self.blocks) if state is None else self.checked(state).blocks
+
+    def checked(self, state: ModelState) -> ModelState:
+        """Return the state.
+
+        Raises   TypeError if it is no state of a model, ValueError for another number of blocks.
+        """
+        if not isinstance(state, ModelState):
+            raise TypeError(f"state must be a ModelState, what the call before returned; got {type(state).__name__}")
+        if len(state.blocks) != len(self.blocks):
+            found = f"expected {len(self.blocks)} blocks, got {len(state.blocks)}"
+            raise ValueError(f"the state is of another model: {found}")
+        return state
 
     def levels(self, optimizer: torch.optim.Optimizer | None = None, tokens_per_step: float = 1) -> list[Level]:
         """Return the levels that a stream writes into, "block 1: memory" ...; with an optimizer, the whole system.

@@ -90,7 +90,8 @@ def _decoded(data: bytes, encoding: str, path: Path) -> str:
         raise ValueError(f"there is no encoding {encoding!r}; try 'utf-8', 'cp1252' or 'utf-16'") from None
     except UnicodeDecodeError as error:
         if b"\x00" in data:
-            raise ValueError(f"expected plain text, got a binary file: {path}") from None
+            found = f"got a binary file: {path}; try saving it as plain text (.txt) first"
+            raise ValueError(f"expected plain text, {found}") from None
         raise ValueError(
             f"{path} is not stored as {encoding}: byte {data[error.start]:#04x} at position {error.start}; try "
             "encoding='cp1252' (older Windows texts), or save it as UTF-8"
