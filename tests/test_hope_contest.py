@@ -39,10 +39,9 @@ def test_the_record_is_complete_and_every_family_was_tuned_alike() -> None:
 
 def test_on_text_no_best_rate_is_the_largest_of_the_grid() -> None:
     """A larger one could be better still, and the comparison unfair."""
-    one, results = CONTESTS["language"], RECORD["results"]["language"]
+    one = CONTESTS["language"]
     for name in {tuned_as(name) for name in one.models}:
         assert row("language", name, 0)["rate"] < max(one.rates), name
-    assert results
 
 
 def test_both_sides_have_about_the_same_number_of_weights() -> None:
