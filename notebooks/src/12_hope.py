@@ -776,9 +776,9 @@ for shift, ((words, values), look) in enumerate(zip(shown.items(), course.style.
     reach = torch.tensor([[one.mean - one.low, one.high - one.mean] for one in spans]).T
     ax.errorbar(places, values.mean(0), reach, label=words, **(look | {"markersize": 4, "linewidth": 1.1}))
 ax.axvline(2.5, color="#999999", linewidth=1)
-ax.text(2.55, 3.45, "beyond the trained length", fontsize=8, va="top")
+ax.text(2.55, 2.12, "beyond the trained length", fontsize=8)
 ax.set_xticks(range(len(BINS)), [f"{first} to {last}" for first, last in BINS])
-ax.set(xlabel="characters read before", ylabel="bits per character", ylim=(2.2, 3.5))
+ax.set(xlabel="characters read before", ylabel="bits per character", ylim=(2.05, 3.8))
 ax.set_title("Held-out text of the trained eras, five seeds")
 ax.legend(loc="upper left", fontsize=8, bbox_to_anchor=(1.0, 1.0))
 alt = "Bits per character by how much was read before. " + "; ".join(
