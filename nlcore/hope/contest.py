@@ -162,9 +162,7 @@ def trained(task: str, name: str) -> TokenModel:
     return model.eval()
 
 
-def learn(
-    task: str, name: str, seed: int, rate: float, steps: int | None = None
-) -> tuple[TokenModel, dict[str, Any]]:
+def learn(task: str, name: str, seed: int, rate: float, steps: int | None = None) -> tuple[TokenModel, dict[str, Any]]:
     """Train a model; return it, and what it took: steps, CPU seconds, parameters, the loss of the last 20 steps.
 
     Args     task, name: as in `untrained`. seed: of the weights and of the batches. rate: the highest learning rate.

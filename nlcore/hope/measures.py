@@ -118,5 +118,3 @@ def stretches(bits: Tensor) -> list[float]:
 
 def _round(number: Tensor | float, digits: int = 4) -> float:
     return round(float(number), digits)
-
-

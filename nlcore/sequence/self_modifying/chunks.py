@@ -4,17 +4,13 @@ Chunks follow one another, because each generates its keys and targets from the 
 matrix products and one triangular solve for all boxes together (`segments`). What is read waits until the end: the
 answers of all segments of one size are then computed together.
 
-On a CPU most of the time goes into calling many small operations. torch.compile fuses them; as all segments of a size
-are alike, one segment is compiled, once, and not a stream of them.
-
 Symbols   G = B H, streams and heads as one axis; n tokens in a segment.
 Source    Behrouz et al. 2025, Nested Learning, Eq. 90 and section 8.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -40,48 +36,62 @@ class Reading(NamedTuple):
     left: Kept
 
 
-def chunk_loop(
-    x: Tensor,
-    q: Tensor | None,
-    boxes: Boxes,
-    rules: Rules,
-    state: SelfModifyingState,
-    live: Tensor | None,
-    backend: str | Callable | None = None,
-) -> tuple[Tensor, SelfModifyingState]:
-    """Open, generate and write, segment after segment; then read.
+class Flat(NamedTuple):
+    """A stretch with streams and heads as one axis.
 
-    Args, Returns   as for `token_loop`; backend: of torch.compile, for segments that are whole chunks; None for none.
+    Args     lines: x (G, T, d), q and live or None. boxes: for each of G. origins: for each run of rows that are
+             treated alike, what fading returns to, or None; then the same for the memory alone. state: (G, R, d).
     """
-    sizes = segment_sizes(state.tokens, x.shape[2], rules.chunks)
+
+    lines: tuple[Tensor | None, ...]
+    boxes: Boxes
+    origins: Sequence[Tensor | None]
+    state: SelfModifyingState
+
+    def cut(self, sizes: list[int]) -> zip:
+        """Return the lines cut into pieces of these sizes."""
+        lines = (repeat(None) if line is None else line.split(sizes, 1) for line in self.lines)
+        return zip(sizes, *lines, strict=False)
+
+
+def flattened(
+    x: Tensor, q: Tensor | None, boxes: Boxes, rules: Rules, state: SelfModifyingState, live: Tensor | None
+) -> Flat:
+    """Return the stretch with one axis for B and H; arguments as for `token_loop`."""
     B, H = x.shape[:2]
-    flat, tokens = map_tensors(state, lambda part: part.flatten(0, 1)), state.tokens
     wide = Boxes(boxes.start.repeat(B, 1, 1), boxes.lr_bias.repeat(B), boxes.retain_bias.repeat(B), boxes.rate)
     lines = (x, q, None if live is None else live.expand(B, H, -1))
-    pieces: list[Iterable] = [repeat(None) if line is None else line.flatten(0, 1).split(sizes, 1) for line in lines]
-    heights = [rows.stop - rows.start for rows, *_ in rules.runs(x.shape[-1], boxes.rate is not None)]
-    origins: list[Any] = [None] * (len(heights) + 1)
-    if rules.returns:
-        origins = [*wide.start.split(heights, -2), wide.start[..., -x.shape[-1] :, :]]
-    whole = write_segment if backend is None else compiled(write_segment, backend)
-    readings = []
-    for size, x_n, q_n, live_n in zip(sizes, *pieces, strict=False):
-        flat = _opened(flat._replace(tokens=tokens), wide, rules, live_n)
-        write_now = whole if size == min(rules.chunks) else write_segment
-        reading, flat = write_now(x_n, q_n, wide, origins, rules, flat._replace(tokens=0), live_n)
-        tokens += size
+    return Flat(
+        tuple(None if line is None else line.flatten(0, 1) for line in lines),
+        wide,
+        origins_of(wide, rules),
+        map_tensors(state, lambda part: part.flatten(0, 1)),
+    )
+
+
+def origins_of(boxes: Boxes, rules: Rules) -> list[Tensor | None]:
+    """Return what fading returns to, see `Flat`."""
+    width = boxes.start.shape[-1]
+    heights = [rows.stop - rows.start for rows, *_ in rules.runs(width, boxes.rate is not None)]
+    if not rules.returns:
+        return [None] * (len(heights) + 1)
+    return [*boxes.start.split(heights, -2), boxes.start[..., -width:, :]]
+
+
+def chunk_loop(
+    x: Tensor, q: Tensor | None, boxes: Boxes, rules: Rules, state: SelfModifyingState, live: Tensor | None
+) -> tuple[Tensor, SelfModifyingState]:
+    """Open, generate and write, segment after segment; then read. Arguments as for `token_loop`."""
+    flat, shape = flattened(x, q, boxes, rules, state, live), x.shape[:2]
+    sizes = segment_sizes(state.tokens, x.shape[2], rules.chunks)
+    now, readings = flat.state, []
+    for size, x_n, q_n, live_n in flat.cut(sizes):
+        now = opened(now, flat.boxes, rules, live_n)
+        reading, now = write_segment(x_n, q_n, flat.boxes, flat.origins, rules, now, live_n)
+        now = now._replace(tokens=now.tokens + size)
         readings.append(reading)
-    y = _read_all(readings, sizes).unflatten(0, (B, H))
-    return y, map_tensors(flat, lambda part: part.unflatten(0, (B, H)))._replace(tokens=tokens)
-
-
-@cache
-def compiled(function: Callable, backend: str | Callable) -> Callable:
-    """Return the function compiled for the shapes it is called with; all layers share it.
-
-    Args     function: without side effects. backend: of torch.compile; "inductor" needs a C++ compiler on a CPU.
-    """
-    return torch.compile(function, backend=backend, dynamic=False)
+    y = _read_all(readings, sizes).unflatten(0, shape)
+    return y, map_tensors(now, lambda part: part.unflatten(0, shape))
 
 
 def segment_sizes(tokens: int, length: int, chunks: tuple[int, int]) -> list[int]:
@@ -94,7 +104,7 @@ def segment_sizes(tokens: int, length: int, chunks: tuple[int, int]) -> list[int
     return [end - begin for begin, end in zip(edges, edges[1:], strict=False)]
 
 
-def _opened(state: SelfModifyingState, boxes: Boxes, rules: Rules, live: Tensor | None) -> SelfModifyingState:
+def opened(state: SelfModifyingState, boxes: Boxes, rules: Rules, live: Tensor | None) -> SelfModifyingState:
     """Renew the anchors of the boxes whose chunk begins with the next token, if there is a next token."""
     memory, others = (state.tokens % size == 0 for size in rules.chunks)
     if not (memory or others):
@@ -124,8 +134,7 @@ def write_segment(
 ) -> tuple[Reading, SelfModifyingState]:
     """Write a segment (G, n, d) in which no anchor changes, and say what there is to read.
 
-    Args     origins: for each run of rows that are treated alike, what fading returns to, or None;
-             then the same for the memory alone. state: its clock does not matter and stands still.
+    Args     origins: see `Flat`. state: its clock does not matter and stands still.
     """
     runs = rules.runs(x.shape[-1], boxes.rate is not None)
     made = generate(x, state.anchor, boxes, rules, live)

@@ -25,6 +25,7 @@ from nlcore.sequence.layers.convolution import CausalConvolution
 from nlcore.sequence.layers.frame import MemoryLayer
 from nlcore.sequence.layers.norms import unit
 from nlcore.sequence.layers.projections import Output
+from nlcore.sequence.self_modifying.compiled import compiled
 from nlcore.sequence.self_modifying.memory import self_modifying_memory
 from nlcore.sequence.self_modifying.network_memory import self_modifying_networks
 from nlcore.sequence.self_modifying.networks import NetworkBoxes
@@ -133,9 +134,9 @@ class SelfModifyingTitans(MemoryLayer):
         """Make queries, let each box read its tokens; every token is answered first, then rewrites the boxes."""
         lines = [x if self.W_x is None else self.W_x(x)] + ([] if self.W_q is None else [self.W_q(x)])
         mixed, tail = self.convolution(torch.cat(lines, -1), tail, lengths)
-        parts = mixed.unflatten(-1, (len(lines), self.heads, self.width)).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
-        q = None if self.W_q is None else unit(silu(parts[1]) if self.rules.silu else parts[1])
-        answers, memory = self._remember(parts[0], q, memory, lengths)
+        split = split_lines if self.backend is None else compiled(split_lines, self.backend, None)
+        boxes_read, q = split(mixed, len(lines), self.heads, self.rules.silu)
+        answers, memory = self._remember(boxes_read, q, memory, lengths)
         return answers, tail, memory
 
     def _remember(self, x: Tensor, q: Tensor | None, memory: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
@@ -185,6 +186,15 @@ class SelfModifyingTitans(MemoryLayer):
     def extra_repr(self) -> str:
         """Return the sizes and the nest of levels, for `print`."""
         return f"{self.dim}, heads={self.heads}, boxes={self.boxes}, {describe(self.levels())}"
+
+
+def split_lines(mixed: Tensor, count: int, heads: int, bend: bool) -> tuple[Tensor, Tensor | None]:
+    """Return what the boxes read and the queries, (B, H, T, d) each; no queries if there is only one line.
+
+    Args     mixed: (B, T, count dim), the lines side by side. bend: silu on the queries.
+    """
+    x, *queries = mixed.unflatten(-1, (count, heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    return x, unit(silu(queries[0]) if bend else queries[0]) if queries else None
 
 
 def _matrix_starts(heads: int, width: int, rules: Rules) -> Tensor:

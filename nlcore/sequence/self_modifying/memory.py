@@ -23,6 +23,7 @@ from nlcore.sequence.checks import check_lengths, live_tokens
 from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.checks import check_input
 from nlcore.sequence.self_modifying.chunks import chunk_loop
+from nlcore.sequence.self_modifying.compiled import compiled_loop
 from nlcore.sequence.self_modifying.loop import token_loop
 from nlcore.sequence.self_modifying.rules import Boxes, Rules
 from nlcore.sequence.self_modifying.state import SelfModifyingState, new_state
@@ -63,7 +64,10 @@ def self_modifying_memory(
         return x, state
     live = live_tokens(lengths, tokens)
     stream = tokens, queries, boxes, rules, state, live
-    y, state = token_loop(*stream) if token_by_token else chunk_loop(*stream, backend)
+    if token_by_token or backend is None:
+        y, state = token_loop(*stream) if token_by_token else chunk_loop(*stream)
+    else:
+        y, state = compiled_loop(*stream, backend)
     return (y if live is None else y * live[..., None]).to(x.dtype), state
 
 

@@ -18,7 +18,8 @@ from nlcore.memory import read as read_matrix
 from nlcore.sequence.checks import check_lengths, live_tokens
 from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.checks import check_input
-from nlcore.sequence.self_modifying.chunks import compiled, replaced, segment_sizes
+from nlcore.sequence.self_modifying.chunks import replaced, segment_sizes
+from nlcore.sequence.self_modifying.compiled import compiled
 from nlcore.sequence.self_modifying.networks import NetworkBoxes, NetworkState, answer, descent, generate
 from nlcore.sequence.self_modifying.rules import Rules
 from nlcore.sequence.self_modifying.segments import Piece, answer_before, kept, read, state_after, write
