@@ -11,7 +11,7 @@ Source    Behrouz et al. 2025, Nested Learning, section 8.3, Eq. 94-97; section 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -87,6 +87,14 @@ class ContinuumBlock(Block):
         if isinstance(state, HopeBlockState):
             return state
         raise TypeError(f"state must be a HopeBlockState, what the call before returned; got {type(state).__name__}")
+
+    def compile(self, backend: str | Callable = "inductor") -> None:
+        """Compile what is called again and again in a stream: chunks of the mixer, pieces of the CMS, the norm.
+
+        Args     backend: of torch.compile; "inductor" needs a C++ compiler on a CPU.
+        """
+        for part in (self.mixer_norm, self.mixer, self.cms):
+            part.compile(backend=backend)
 
     def levels(self) -> list[Level]:
         """Return what the stream writes: the levels of the mixer and those of the CMS."""

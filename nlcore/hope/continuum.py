@@ -12,7 +12,7 @@ Source    Behrouz et al. 2025, Nested Learning, sections 7.1 and 8.3, Eq. 70-71 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -69,6 +69,8 @@ class TokenContinuum(nn.Module):
     Raises   ValueError or TypeError for settings that do not fit.
     """
 
+    backend: str | Callable | None
+
     def __init__(
         self,
         dim: int,
@@ -88,6 +90,7 @@ class TokenContinuum(nn.Module):
         check_choice("learns", learns, LEARNS)
         ordered = arrange(periods, "sequential", order, 0.0, 0.0, None).periods
         self.periods, self.learns = tuple(check_count("a period", period) for period in ordered), learns
+        self.backend = None
         self.norms = nn.ModuleList(RMSNorm(dim, **made) for _ in self.periods)
         h = self.hidden
         self.W1 = nn.ParameterList(_matrix(h, dim, made) for _ in self.periods)
@@ -145,9 +148,16 @@ class TokenContinuum(nn.Module):
         keeps: Any = [1.0] * count if self.keep_logits is None else self.keep_logits.to(dtype).sigmoid().unbind()
         parts = zip(self.W1, self.W2, self.norms, lrs, keeps, self.periods, strict=True)
         return [
-            Level(FastWeights(W1.to(dtype), W2.to(dtype)), norm.scale.to(dtype), norm.eps, *rest)
-            for W1, W2, norm, *rest in parts
+            Level(FastWeights(W1.to(dtype), W2.to(dtype)), norm.scale.to(dtype), norm.eps, lr, keep, C, self.backend)
+            for W1, W2, norm, lr, keep, C in parts
         ]
+
+    def compile(self, backend: str | Callable = "inductor") -> None:
+        """Compile what is done with the tokens between two updates, once for all of them.
+
+        Args     backend: of torch.compile; "inductor" needs a C++ compiler on a CPU.
+        """
+        self.backend = backend
 
     def levels(self) -> list[Named]:
         """Return the MLPs, which the stream writes at their periods, or never."""

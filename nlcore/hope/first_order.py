@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nlcore.hope.level import FastWeights, Seen, bend_back
+from nlcore.hope.level import FastWeights, Seen
 
 
 class Piece(NamedTuple):
@@ -80,53 +80,62 @@ class FirstOrder(torch.autograd.Function):
         """Return the gradients, see above."""
         W1, W2, learned1, learned2, _, keep, x, a = ctx.saved_tensors
         start, pieces = FastWeights(W1, W2), ctx.record.pieces
-        first = start if learned1 is None else start.plus(FastWeights(learned1, learned2))
-        dy = torch.zeros_like(x) if dy is None else dy
-        reach: list[Tensor | None] = list(d_learned) if d_learned else [None, None]
-        numbers = torch.zeros_like(keep), torch.zeros_like(keep)
-        dys = dy.split([piece.seen.z.shape[1] for piece in pieces], 1)
-        dz = [bend_back(part @ piece.W.W2, piece.seen.z) for part, piece in zip(dys, pieces, strict=True)]
-        for j, piece in reversed(list(enumerate(pieces))):
-            if piece.W.W1.ndim == 2:  # nothing is learned yet
+        dy, da = torch.zeros_like(x) if dy is None else dy, torch.empty_like(a)
+        sizes = [piece.seen.h.shape[1] for piece in pieces]
+        lines = zip(pieces, dy.split(sizes, 1), da.split(sizes, 1), strict=True)
+        begin = None if learned1 is None else FastWeights(learned1, learned2)
+        reach = [None if A is None else A.clone() for A in d_learned or (None, None)]
+        d_start = [torch.zeros_like(W) if A is None else -A.sum(0) for W, A in zip(start, reach, strict=True)]
+        numbers, now = (torch.zeros_like(keep), torch.zeros_like(keep)), _learned(pieces[-1].W, start)
+        for j, (piece, dy_j, da_j) in reversed(list(enumerate(lines))):
+            dz = (dy_j @ piece.W.W2) * piece.seen.slope
+            torch.bmm(dz, piece.W.W1.expand(len(dz), -1, -1), out=da_j)
+            outer = (dz, piece.seen.a), (dy_j, piece.seen.h)
+            if now is None:  # the weights are the start
+                dW = (rows.flatten(0, 1).mT @ columns.flatten(0, 1) for rows, columns in outer)
+                d_start = [total + change for total, change in zip(d_start, dW, strict=True)]
                 continue
-            rows, columns = (dz[j], dys[j]), (piece.seen.a, piece.seen.h)
-            reach = [_plus(*each) for each in zip(reach, rows, columns, strict=True)]
+            A = [_plus(total, *each) for total, each in zip(reach, outer, strict=True)]
+            before = _learned(pieces[j - 1].W, start) if j else begin
             if piece.read is not None:
-                reach, more = _before_update(reach, piece, pieces[j - 1].W if j else first, start, keep)
+                gone, more = _undo_update(A, now, before, piece.read, keep)
+                d_start = [total + change for total, change in zip(d_start, gone, strict=True)]
                 numbers = numbers[0] + more[0], numbers[1] + more[1]
-        da = torch.cat([part @ piece.W.W1 for part, piece in zip(dz, pieces, strict=True)], 1)
-        h = torch.cat([piece.seen.h for piece in pieces], 1)
-        d_start = torch.cat(dz, 1).flatten(0, 1).mT @ a.flatten(0, 1), dy.flatten(0, 1).mT @ h.flatten(0, 1)
+            reach, now = [*A], before
+        d_start = [total if A is None else total + A.sum(0) for total, A in zip(d_start, reach, strict=True)]
         return None, None, *d_start, *([None, None] if learned1 is None else reach), *numbers, dy, da
 
 
+def _learned(W: FastWeights, start: FastWeights) -> FastWeights | None:
+    """Return what was learned until now, (B, h, d) and (B, d, h), or None for nothing."""
+    return None if W.W1.ndim == 2 else FastWeights(W.W1 - start.W1, W.W2 - start.W2)
+
+
 def _plus(total: Tensor | None, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return total + rows^T columns, (B, r, c), for rows (B, n, r) and columns (B, n, c)."""
-    return rows.mT @ columns if total is None else torch.baddbmm(total, rows.mT, columns)
+    """Return total + rows^T columns, (B, r, c), for rows (B, n, r) and columns (B, n, c); in place."""
+    return rows.mT @ columns if total is None else total.baddbmm_(rows.mT, columns)
 
 
-def _before_update(
-    reach: Sequence[Tensor | None], piece: Piece, before: FastWeights, start: FastWeights, keep: Tensor
-) -> tuple[list[Tensor | None], tuple[Tensor, Tensor]]:
-    """Return what reaches the weights before an update, and the parts of d log eta and d keep.
+def _undo_update(
+    reach: Sequence[Tensor], now: FastWeights, before: FastWeights | None, read: Tensor, keep: Tensor
+) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
+    """Let what reaches the weights fade, in place; return what of it is gone, and the parts of d log eta and d keep.
 
-    Args     reach: A_j for both matrices. piece: the first one after it. before: the weights before it.
-             start: where the stream began. keep: one number.
+    Args     reach: A_j for both matrices. now, before: what was learned after and before the update; None for nothing.
+             read: (B, 1, 1), which streams were updated. keep: one number.
     """
-    assert piece.read is not None
-    left = torch.where(piece.read, keep, 1.0)
-    d_log_lr = _products(reach, piece.W, start)
-    if before.W1.ndim == 2:  # nothing was learned yet
-        return [left * A for A in reach if A is not None], (d_log_lr.sum(), torch.zeros_like(keep))
-    d_left = _products(reach, before, start)
-    numbers = (d_log_lr - left * d_left).sum(), torch.where(piece.read, d_left, 0.0).sum()
-    return [left * A for A in reach if A is not None], numbers
+    left = torch.where(read, keep, 1.0)
+    fades = (1.0 - left).flatten()
+    gone = [(fades @ A.flatten(1)).unflatten(0, A.shape[1:]) for A in reach]
+    d_log_lr, d_left = _products(reach, now), None if before is None else _products(reach, before)
+    for A in reach:
+        A.mul_(left)
+    if d_left is None:
+        return gone, (d_log_lr.sum(), torch.zeros_like(keep))
+    return gone, ((d_log_lr - left * d_left).sum(), torch.where(read, d_left, 0.0).sum())
 
 
-def _products(reach: Sequence[Tensor | None], W: FastWeights, start: FastWeights) -> Tensor:
-    """Return the inner product of what reaches both matrices with W - start, for each stream, (B, 1, 1)."""
-    parts = []
-    for A, now, begin in zip(reach, W, start, strict=True):
-        assert A is not None
-        parts.append((A * (now - begin)).sum((1, 2), keepdim=True))
+def _products(reach: Sequence[Tensor], learned: FastWeights) -> Tensor:
+    """Return the inner product of what reaches both matrices with what was learned, for each stream, (B, 1, 1)."""
+    parts = [(A * change).sum((1, 2), keepdim=True) for A, change in zip(reach, learned, strict=True)]
     return parts[0] + parts[1]

@@ -16,13 +16,16 @@ Source    Behrouz et al. 2025, Nested Learning, section 7.1, Eq. 71; bound and d
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
 
 from nlcore.sequence import saving
+
+LINEAR = math.sqrt(8.0 / math.pi)
+CUBIC = 0.044715 * LINEAR
 
 
 @saving.keeps_stream
@@ -40,9 +43,8 @@ class FastWeights(NamedTuple):
         return self if change is None else FastWeights(self.W1 + change.W1, self.W2 + change.W2)
 
 
-@saving.keeps_stream
 class Pairs(NamedTuple):
-    """The pairs of an open period; a gradient is a sum of products of what is kept of each token.
+    """The pairs of a period; a gradient is a sum of products of what is here of each token.
 
     Args     a, error: (B, m, d). h, dz: (B, m, h). bend: (B, m, 1). All are 0 where there was no pair.
     """
@@ -61,18 +63,13 @@ class Pairs(NamedTuple):
 class Seen(NamedTuple):
     """Some tokens as a level has read them.
 
-    Args     x, a: (B, n, d), the input, normalised in a. z, h: (B, n, h), inside. y: (B, n, d), the output.
+    Args     a: (B, n, d), the input after the norm. h, slope: (B, n, h): gelu(z), gelu'(z). y: (B, n, d), the answer.
     """
 
-    x: Tensor
     a: Tensor
-    z: Tensor
     h: Tensor
+    slope: Tensor
     y: Tensor
-
-    def first(self, n: int) -> Seen:
-        """Return only the first n tokens."""
-        return self if n == self.x.shape[1] else Seen(*(part[:, :n] for part in self))
 
 
 def see(W: FastWeights, x: Tensor, a: Tensor) -> Seen:
@@ -80,14 +77,16 @@ def see(W: FastWeights, x: Tensor, a: Tensor) -> Seen:
 
     Args     W: (h, d) and (d, h), or one a stream. x, a: (..., n, d).
     """
-    z = a @ W.W1.mT
-    h = gelu(z, approximate="tanh")
-    return Seen(x, a, z, h, x + h @ W.W2.mT)
+    h, slope = gelu_and_slope(a @ W.W1.mT)
+    return Seen(a, h, slope, x + h @ W.W2.mT)
 
 
-def bend_back(dh: Tensor, z: Tensor) -> Tensor:
-    """Return dh * gelu'(z), the gradient in z."""
-    return torch.ops.aten.gelu_backward(dh, z, approximate="tanh")
+def gelu_and_slope(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return gelu(z) and gelu'(z), by gelu(z) = z sigmoid(sqrt(8/pi) (z + 0.044715 z^3)), often written with a tanh."""
+    square = z * z
+    part = (z * (LINEAR + CUBIC * square)).sigmoid()
+    h = z * part
+    return h, torch.addcmul(part, h * (1.0 - part), LINEAR + 3.0 * CUBIC * square)
 
 
 def pairs_of(W: FastWeights, seen: Seen, error: Tensor, bend: Tensor, live: Tensor | None = None) -> Pairs:
@@ -99,7 +98,7 @@ def pairs_of(W: FastWeights, seen: Seen, error: Tensor, bend: Tensor, live: Tens
     a, h = seen.a, seen.h
     if live is not None:
         a, h, error, bend = a * live, h * live, error * live, bend * live
-    dz = bend_back(error @ W.W2, seen.z)
+    dz = (error @ W.W2) * seen.slope
     return Pairs(a, dz, h, error, bend)
 
 

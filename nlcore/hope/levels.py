@@ -79,7 +79,7 @@ def _reset_block(block: Any, state: Any, levels: set[str]) -> Any:
     if cms is not None:
         block.cms.checked(cms)
         pairs = zip(block.cms.names, cms.levels, strict=True)
-        fresh = (now._replace(learned=None, pairs=None) if name in levels else now for name, now in pairs)
+        fresh = (now._replace(learned=None, heard=None) if name in levels else now for name, now in pairs)
         cms = cms._replace(levels=tuple(fresh))
     return HopeBlockState(_reset_titans(block.mixer, state.mixer, levels), cms)
 

@@ -13,6 +13,7 @@ Symbols   B streams, T tokens, C = period.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,20 +23,37 @@ from nlcore.hope.first_order import FirstOrder, Piece, Record
 from nlcore.hope.level import FastWeights, Pairs, Seen, pairs_of, see, updated
 from nlcore.hope.readout import Readout
 from nlcore.sequence import saving
+from nlcore.sequence.compiling import compiled
 from nlcore.sequence.layers.norms import rms
 from nlcore.sequence.self_modifying.chunks import segment_sizes
+
+
+@saving.keeps_stream
+class Heard(NamedTuple):
+    """The pairs of an open period: nothing has to be worked out before the period is full.
+
+    Args     x: (B, m, d), inputs of the level. token: (B, m), what came next. live: (B, m, 1), 0 where nothing did.
+    """
+
+    x: Tensor
+    token: Tensor
+    live: Tensor
+
+    def and_(self, more: Heard) -> Heard:
+        """Return these and some more."""
+        return Heard(*(torch.cat(parts, 1) for parts in zip(self, more, strict=True)))
 
 
 @saving.keeps_stream
 class FastLevel(NamedTuple):
     """A level in the middle of a stream.
 
-    Args     learned: what the stream has added to the start, or None for nothing. pairs: of the open period, or None.
-             last: (B, d), the input of the last token, whose pair waits for the next one; None before the first.
+    Args     learned: what the stream has added to the start, or None for nothing. heard: pairs of the open period, or
+             None. last: (B, d), the input of the last token, whose pair waits for the next one; None before the first.
     """
 
     learned: FastWeights | None = None
-    pairs: Pairs | None = None
+    heard: Heard | None = None
     last: Tensor | None = None
 
 
@@ -43,7 +61,8 @@ class Level(NamedTuple):
     """What a level is made of.
 
     Args     start: (h, d) and (d, h). scale: (d,), eps: of the norm before the MLP. log_lr, keep: one
-             number each. period: C.
+             number each. period: C. backend: of torch.compile, for what is done with the tokens between two updates;
+             None for none.
     """
 
     start: FastWeights
@@ -52,10 +71,11 @@ class Level(NamedTuple):
     log_lr: Tensor
     keep: Tensor | float
     period: int
+    backend: str | Callable | None = None
 
     def norm(self, x: Tensor) -> Tensor:
         """Return (..., d), normalised and scaled."""
-        return rms(x, self.eps) * self.scale
+        return compiled(scaled_rms, self.backend)(x, self.eps, self.scale)
 
 
 class Lesson(NamedTuple):
@@ -80,9 +100,9 @@ def read_level(level: Level, x: Tensor, state: FastLevel, lesson: Lesson | None)
     Args     level: its parts. x: (B, T, d), at least one token. state: where the stream is. lesson: see `Lesson`.
     Returns  y (B, T, d), and the state but for `last`, which still is that of before.
     """
-    a = level.norm(x)
     if lesson is None:
-        return see(level.start.plus(state.learned), x, a).y, state
+        return compiled(answered, level.backend)(level.start.plus(state.learned), x, level.eps, level.scale), state
+    a = level.norm(x)
     if not torch.is_grad_enabled() or lesson.second_order:
         return learn(level, x, a, state, lesson)[:2]
     return read_first_order(level, x, a, state, lesson)
@@ -111,35 +131,66 @@ def learn(
     Args     as for `read_level`; a: (B, T, d), the input after the norm.
     Returns  y (B, T, d), the state, and with what each piece was read.
     """
-    W, pairs, learned = level.start.plus(state.learned), state.pairs, state.learned
-    if state.last is not None:
-        waiting = state.last.unsqueeze(1)
-        seen = see(W, waiting, level.norm(waiting))
-        pairs = _with(pairs, W, seen, lesson.tokens[:, :1], lesson.readout, lesson.first)
-    answers, pieces, done, T = [], [], 0, x.shape[1]
+    W, learned, heard, T = level.start.plus(state.learned), state.learned, _heard(state, lesson), x.shape[1]
+    backend, pairs, answers, pieces, done, end = level.backend, None, [], [], 0, 0
     for n in piece_sizes(lesson.clock, T, level.period):
-        end, known, read = done + n, min(n, T - 1 - done), None
-        if (lesson.clock + done) % level.period == 0 and pairs is not None:
-            W, read = updated(W, level.start, pairs, level.log_lr.exp(), level.keep)
-            pairs = None
-        seen = see(W, x[:, done:end], a[:, done:end])
+        done, end, read = end, end + n, None
+        if (lesson.clock + done) % level.period == 0 and not (heard is None and pairs is None):
+            pairs = _pairs(level, W, heard, pairs, lesson.readout)
+            W, read = compiled(updated, backend)(W, level.start, pairs, level.log_lr.exp(), level.keep)
+            heard = pairs = None
+        if end == T:
+            seen = compiled(see, backend)(W, x[:, done:], a[:, done:])
+        else:
+            live = None if lesson.live is None else lesson.live[:, done:end]
+            token = lesson.tokens[:, done + 1 : end + 1]
+            seen, pairs = compiled(taught, backend)(W, x[:, done:end], a[:, done:end], token, lesson.readout, live)
         pieces.append(Piece(W, read, seen))
         answers.append(seen.y)
-        if known:
-            token = lesson.tokens[:, done + 1 : done + 1 + known]
-            live = None if lesson.live is None else lesson.live[:, done : done + known]
-            pairs = _with(pairs, W, seen.first(known), token, lesson.readout, live)
-        done = end
     if any(piece.read is not None for piece in pieces):
         learned = FastWeights(W.W1 - level.start.W1, W.W2 - level.start.W2)
-    return _joined(answers), FastLevel(learned, pairs, state.last), pieces
+    if done < T - 1:
+        live = x.new_ones(len(x), T - 1 - done, 1) if lesson.live is None else lesson.live[:, done:]
+        more = Heard(x[:, done:-1].clone(), lesson.tokens[:, done + 1 :], live)  # a clone, to let go of the stretch
+        heard = more if heard is None else heard.and_(more)
+    return _joined(answers), FastLevel(learned, heard, state.last), pieces
 
 
-def _with(
-    pairs: Pairs | None, W: FastWeights, seen: Seen, token: Tensor, readout: Readout, live: Tensor | None
-) -> Pairs:
-    more = pairs_of(W, seen, *readout.error(seen.y, token), live)
-    return more if pairs is None else pairs.and_(more)
+def _heard(state: FastLevel, lesson: Lesson) -> Heard | None:
+    """Return the pairs of the open period, with that of the last token, whose next one has come now."""
+    if state.last is None:
+        return state.heard
+    live = state.last.new_ones(len(state.last), 1, 1) if lesson.first is None else lesson.first
+    more = Heard(state.last.unsqueeze(1), lesson.tokens[:, :1], live)
+    return more if state.heard is None else state.heard.and_(more)
+
+
+def _pairs(level: Level, W: FastWeights, heard: Heard | None, pairs: Pairs | None, readout: Readout) -> Pairs:
+    """Return all pairs of a period: those of earlier calls, and those of this one."""
+    if heard is None:
+        assert pairs is not None
+        return pairs
+    a = scaled_rms(heard.x, level.eps, level.scale)
+    earlier = taught(W, heard.x, a, heard.token, readout, heard.live)[1]
+    return earlier if pairs is None else earlier.and_(pairs)
+
+
+def scaled_rms(x: Tensor, eps: float, scale: Tensor) -> Tensor:
+    """Return (..., d), normalised and scaled."""
+    return rms(x, eps) * scale
+
+
+def answered(W: FastWeights, x: Tensor, eps: float, scale: Tensor) -> Tensor:
+    """Return what an MLP answers to x (B, T, d)."""
+    return see(W, x, scaled_rms(x, eps, scale)).y
+
+
+def taught(
+    W: FastWeights, x: Tensor, a: Tensor, token: Tensor, readout: Readout, live: Tensor | None
+) -> tuple[Seen, Pairs]:
+    """Read tokens; return what was seen, and their pairs with what came next. Arguments as in `level` and `readout`."""
+    seen = see(W, x, a)
+    return seen, pairs_of(W, seen, *readout.error(seen.y, token), live)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

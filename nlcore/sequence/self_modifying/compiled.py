@@ -10,11 +10,11 @@ Source    as for `chunks`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor
 
+from nlcore.sequence.compiling import compiled
 from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.chunks import Flat, flattened, opened, origins_of, segment_sizes, write_segment
 from nlcore.sequence.self_modifying.rules import Boxes, Rules
@@ -22,16 +22,6 @@ from nlcore.sequence.self_modifying.segments import read
 from nlcore.sequence.self_modifying.state import SelfModifyingState
 
 GROUP = 4  # chunks that are compiled together
-
-
-@cache
-def compiled(function: Callable, backend: str | Callable, dynamic: bool | None = False) -> Callable:
-    """Return the function compiled for the shapes it is called with; all layers share it.
-
-    Args     function: without side effects. backend: of torch.compile; "inductor" needs a C++ compiler on a CPU.
-             dynamic: None takes a size that changes as any size, from the second one on.
-    """
-    return torch.compile(function, backend=backend, dynamic=dynamic)
 
 
 def compiled_loop(
@@ -53,7 +43,7 @@ def compiled_loop(
     for sizes, (_, x_n, q_n, live_n) in zip(groups, flat.cut([sum(sizes) for sizes in groups]), strict=True):
         whole = sizes[0] == min(chunks)
         clock = (min(chunks) if any(tokens % size for size in chunks) else 0) if whole else tokens
-        take = compiled(read_chunks, backend) if whole else read_chunks
+        take = compiled(read_chunks, backend, False) if whole else read_chunks
         y, now = take(x_n, q_n, flat.boxes, rules, now._replace(tokens=clock), live_n, sizes)
         tokens += sum(sizes)
         answers.append(y)

@@ -21,11 +21,11 @@ from torch.nn.functional import silu
 from nlcore.levels import Level, describe
 from nlcore.optimizers.checks import check_choice, check_count
 from nlcore.sequence.checks import head_width
+from nlcore.sequence.compiling import compiled
 from nlcore.sequence.layers.convolution import CausalConvolution
 from nlcore.sequence.layers.frame import MemoryLayer
 from nlcore.sequence.layers.norms import unit
 from nlcore.sequence.layers.projections import Output
-from nlcore.sequence.self_modifying.compiled import compiled
 from nlcore.sequence.self_modifying.memory import self_modifying_memory
 from nlcore.sequence.self_modifying.network_memory import self_modifying_networks
 from nlcore.sequence.self_modifying.networks import NetworkBoxes
@@ -134,7 +134,7 @@ class SelfModifyingTitans(MemoryLayer):
         """Make queries, let each box read its tokens; every token is answered first, then rewrites the boxes."""
         lines = [x if self.W_x is None else self.W_x(x)] + ([] if self.W_q is None else [self.W_q(x)])
         mixed, tail = self.convolution(torch.cat(lines, -1), tail, lengths)
-        split = split_lines if self.backend is None else compiled(split_lines, self.backend, None)
+        split = compiled(split_lines, self.backend)
         boxes_read, q = split(mixed, len(lines), self.heads, self.rules.silu)
         answers, memory = self._remember(boxes_read, q, memory, lengths)
         return answers, tail, memory

@@ -16,10 +16,10 @@ from torch.nn.functional import gelu
 from nlcore.memory import delta, hebbian
 from nlcore.memory import read as read_matrix
 from nlcore.sequence.checks import check_lengths, live_tokens
+from nlcore.sequence.compiling import compiled
 from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.checks import check_input
 from nlcore.sequence.self_modifying.chunks import replaced, segment_sizes
-from nlcore.sequence.self_modifying.compiled import compiled
 from nlcore.sequence.self_modifying.networks import NetworkBoxes, NetworkState, answer, descent, generate
 from nlcore.sequence.self_modifying.rules import Rules
 from nlcore.sequence.self_modifying.segments import Piece, answer_before, kept, read, state_after, write
@@ -60,7 +60,7 @@ def self_modifying_networks(
     tokens, queries, live = x.to(dtype), None if q is None else q.to(dtype), live_tokens(lengths, x.to(dtype))
     sizes = [1] * x.shape[2] if token_by_token else segment_sizes(state.tokens, x.shape[2], rules.chunks)
     plain = _token if token_by_token else write_segment
-    whole = plain if backend is None or token_by_token else compiled(write_segment, backend)
+    whole = plain if token_by_token else compiled(write_segment, backend, False)
     pieces: list[Iterable[Tensor | None]] = [
         repeat(None) if part is None else part.split(sizes, 2) for part in (queries, live)
     ]
