@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,54 @@ def model(dtype: torch.dtype = F64, **changes: Any) -> HopeLM:
 
 def tokens(length: int = T, batch: int = B, seed: int = 1, vocabulary: int = V) -> Tensor:
     return torch.randint(vocabulary, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+COMPILED = [{}, {"learns": "second_order"}, {"learns": "never"}, {"mixer": "attention"}]
+
+
+@pytest.mark.parametrize("changes", COMPILED, ids=["first", "second", "never", "attention"])
+def test_a_compiled_model_reads_learns_and_trains_the_same(changes: dict[str, Any]) -> None:
+    """In pieces that cut periods and chunks, with padding, and token by token; the second time nothing is compiled."""
+    graphs: list[Any] = []
+
+    def count(graph: torch.fx.GraphModule, _: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    plain, fast = model(blocks=1, **changes), model(blocks=1, **changes)
+    fast.compile(backend=count)
+    text, found, counts = tokens(37), [], []
+    for lm in (plain, fast, fast):
+        first, state = lm(text[:, :13], lengths=torch.tensor([13, 7, 0]))
+        rest, state = lm(text[:, 13:36], state)
+        grads = torch.autograd.grad(rest.square().mean() + first.square().mean(), list(lm.parameters()))
+        with torch.no_grad():
+            last, state = lm(text[:, 36:], state.detach())
+        found.append([first, rest, last, *grads])
+        counts.append(len(graphs))
+    for others in found[1:]:
+        assert max((a - b).abs().max() for a, b in zip(found[0], others, strict=True)) < 1e-10
+    assert counts[0] == 0 and 0 < counts[1] == counts[2] <= 60
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling on a CPU needs a C++ compiler, and none is here")
+def test_a_model_with_compiled_levels_takes_the_steps_of_the_plain_one() -> None:
+    torch.compiler.reset()
+    plain, fast = model(blocks=1), model(blocks=1)
+    fast.blocks[0].cms.compile()
+    losses: list[float] = []
+    for lm in (plain, fast):
+        optimizer = torch.optim.SGD(lm.parameters(), lr=0.1)
+        for _ in range(3):
+            loss = cross_entropy(lm(tokens()[:, :-1])[0].flatten(0, 1), tokens()[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[:3] == pytest.approx(losses[3:], rel=1e-9)
+    assert losses[2] < losses[0]
 
 
 def in_pieces(lm: Any, text: Tensor, cuts: Any) -> tuple[Tensor, ModelState]:

@@ -4,9 +4,13 @@ Preset tiny, one thread, process CPU time; all take turns in each round, and a f
 the ratio within a round. Exit status 1 if a bar is missed: a third of the Transformer's tokens in a second without
 updates of the CMS in context, a quarter with them (first order).
 
-With `--peer-path DIR` (see `sequence_peers`) one block of ours, with its embedding and head, is raced against the HOPE
-block of `nested-learning`: a step forward and backward and its updates, same width, chunk, periods and width of the
-CMS. Bar: 10 times as fast; the second line is after `mixer.compile()`, whose seconds of compiling do not count.
+With `--peer-path DIR` (see `sequence_peers`) ours is raced against the published HOPE models that are there, at equal
+width, eager and after `compile()`, whose seconds do not count. The better one is held against the bar, 10x as fast.
+  one block         of nested-learning: forward, backward, its updates; same width, chunk and periods. Ours has its
+                    embedding and head besides
+  whole model       two blocks, optimizer included: of nested-learning as its own training loop runs them with its
+                    setting for self-modifying blocks (chunks of 8 and 64, an update after each piece of tokens)
+  nothing learns    the same of aryateja2106, whose CMS and projections are never written, beside ours held alike
 """
 
 from __future__ import annotations
@@ -15,11 +19,21 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from sequence_peers import PEERS, find, hope_block
-from sequence_race import Size, Work, keep_memory, race
+from sequence_peers import (
+    HOPES,
+    aryateja_step,
+    find,
+    hope_block,
+    nested_learning_step,
+    training_step,
+)
+from sequence_race import Size, Work, keep_memory, race, step
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -53,10 +67,10 @@ def seconds(model: nn.Module, text: Tensor) -> float:
 
 
 def our_block(size: Size, compiled: bool) -> Work:
-    """Return a step of a model with one block of the preset tiny."""
+    """Return forward and backward of a model with one block of the preset tiny."""
     model = HopeLM(HopeConfig.tiny(VOCABULARY, blocks=1, ffn=3.0)).to(size.device)
     if compiled:
-        model.blocks[0].mixer.compile()
+        model.compile()
     text = torch.randint(VOCABULARY, (size.batch, size.tokens + 1), device=size.device)
 
     def forward() -> Tensor:
@@ -65,26 +79,46 @@ def our_block(size: Size, compiled: bool) -> Work:
     return Work(forward, list(model.parameters()))
 
 
+def our_step(size: Size, compiled: bool, learns: str = "first_order") -> Work:
+    """Return a whole step of training of the preset tiny, with levels as wide as the tokens."""
+    model = HopeLM(HopeConfig.tiny(VOCABULARY, ffn=3.0, learns=learns)).to(size.device)
+    if compiled:
+        model.compile()
+    return training_step(model, lambda tokens: model(tokens)[0], VOCABULARY, size)
+
+
+def contests(modules: dict[str, Any]) -> dict[str, tuple[Callable[[Size], Work], Callable[..., Work]]]:
+    """Return what is raced, each with its counterpart of ours."""
+    config = HopeConfig.tiny(VOCABULARY)
+    sizes: dict[str, Any] = {"vocabulary": VOCABULARY, "blocks": config.blocks, "periods": config.periods}
+    found: dict[str, Any] = {}
+    if "nested-learning" in modules:
+        found["one block, nested-learning"] = partial(hope_block, chunk=config.chunk, periods=config.periods), our_block
+        found["whole model, nested-learning"] = partial(nested_learning_step, **sizes), our_step
+    if "aryateja2106" in modules:
+        held = partial(our_step, learns="never")
+        found["nothing learns, aryateja2106"] = partial(aryateja_step, heads=config.heads, **sizes), held
+    return found
+
+
 def beside_published(batch: int, rounds: int, folders: list[Path]) -> int:
-    """Race one block against the published one, if it is here; return how many bars were missed."""
-    modules, _, missing = find([peer for peer in PEERS if peer.name == "nested-learning"], folders)
-    if not modules:
-        print("", *missing, sep="\n")
-        return 0
+    """Race ours against the published ones that are here; return how many bars were missed."""
+    modules, _, missing = find(HOPES, folders)
+    print("", *missing, sep="\n")
     keep_memory()
-    config, missed = HopeConfig.tiny(VOCABULARY), 0
-    print("\none block beside the HOPE block of nested-learning, CPU ms a step")
-    for T in (256, 1024):
-        size = Size(batch, 1, config.dim, T)
-        works = {"published": hope_block(size, config.chunk, config.periods)}
-        works |= {words: our_block(size, words != "ours") for words in ("ours", "ours, mixer compiled")}
-        times = {name: found.cpu for name, found in race(works, rounds, 60.0, "cpu").items()}
-        best = times["published"] / min(times.values())
-        missed += best < PUBLISHED
-        print(
-            f"  T={T:5}", *(f"{name} {1e3 * cpu:.0f} ({times['published'] / cpu:.1f}x)" for name, cpu in times.items())
-        )
-        print(f"  bar {PUBLISHED}x: {'kept' if best >= PUBLISHED else 'MISSED'}")
+    dim, missed = HopeConfig.tiny(VOCABULARY).dim, 0
+    print("beside published HOPE models, CPU ms a step")
+    for name, (theirs, ours) in contests(modules).items():
+        for T in (256, 1024):
+            size = Size(batch, 1, dim, T)
+            works = {"published": theirs(size), "ours": ours(size, False), "ours compiled": ours(size, True)}
+            for _ in range(2):
+                step(works["ours compiled"])  # compiles
+            times = {who: found.cpu for who, found in race(works, rounds, 60.0, "cpu").items()}
+            best = times["published"] / min(times.values())
+            missed += best < PUBLISHED
+            line = (f"{who} {1e3 * cpu:.0f} ({times['published'] / cpu:.1f}x)" for who, cpu in times.items())
+            print(f"  {name:29} T={T:5}", *line, f" bar {PUBLISHED}x: {'kept' if best >= PUBLISHED else 'MISSED'}")
     return missed
 
 
@@ -110,7 +144,7 @@ def main() -> int:
             missed += ratio < bar
             verdict = "" if not bar else f"  bar {bar:.2f}: {'kept' if ratio >= bar else 'MISSED'}"
             print(f"  {name:30} {speed:9,.0f} tokens/s  {ratio:5.2f} of the Transformer{verdict}")
-    missed += beside_published(chosen.batch, 3, chosen.peer_path)
+    missed += beside_published(chosen.batch, 5, chosen.peer_path)
     return int(missed > 0)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from sequence_race import Racer, Size, Work, layer_work, op_inputs
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 CHUNK = 16
 
@@ -175,6 +176,70 @@ def _taught(layer: torch.nn.Module, x: Tensor, teach: Tensor) -> None:
     layer.load_state_dict(before)
 
 
+def training_step(model: torch.nn.Module, logits: Callable[[Tensor], Tensor], vocabulary: int, size: Size) -> Work:
+    """Return a step of training a language model on random tokens, optimizer included."""
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    tokens = torch.randint(vocabulary, (size.batch, size.tokens + 1), device=size.device)
+
+    def forward() -> Tensor:
+        optimizer.zero_grad()
+        loss = cross_entropy(logits(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
+        return _stepped(model, optimizer, loss)
+
+    return Work(forward, [])
+
+
+def _stepped(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.detach()
+
+
+def nested_learning_step(size: Size, vocabulary: int, blocks: int, periods: Sequence[int]) -> Work:
+    """Return a step of training of nested-learning's language model, as its `run_training_loop` does it.
+
+    Its settings for self-modifying blocks (configs/hope/pilot_selfmod.yaml): a piece of tokens is read and trained on,
+    then the blocks are updated with the gradient of each. MLPs in its CMS as wide as a token.
+    """
+    names = ("hope.block", "levels", "model", "training")
+    hope, spec, model, training = (importlib.import_module(f"nested_learning.{name}") for name in names)
+    levels = [spec.LevelSpec(f"level {period}", period) for period in periods]
+    chunks: dict[str, Any] = {"self_mod_chunk_size": 8, "self_mod_chunk_size_memory": 64}
+    scale: dict[str, Any] = {"teach_scale": 0.1, "teach_clip": 5.0, "block_variant": "hope_selfmod"}
+    config = model.ModelConfig(vocabulary, size.dim, blocks, 1, spec.LevelSpec("titan", 8), levels, **chunks, **scale)
+    lm = model.HOPEModel(config)
+    for block in lm.blocks:
+        block.cms = type(block.cms)(dim=size.dim, levels=levels, hidden_multiplier=1)
+    optimizer = torch.optim.AdamW(lm.parameters(), 1e-3)
+    tokens = torch.randint(vocabulary, (size.batch, size.tokens))
+
+    def forward() -> Tensor:
+        optimizer.zero_grad()
+        piece = training._infer_online_chunk_size(lm)
+        for part, last in training._iter_online_token_chunks(tokens, chunk_size=piece):
+            logits, _, outputs = lm.forward_with_block_outputs(part)
+            loss = cross_entropy(logits[:, :-1].flatten(0, 1), part[:, 1:].flatten())
+            signals = training._compute_layer_teach_signals(loss, outputs)
+            loss.backward()
+            with torch.no_grad():
+                lm(part, teach_signals=signals, finalize_updates=last)
+        return _stepped(lm, optimizer, loss)
+
+    return Work(forward, [])
+
+
+def aryateja_step(size: Size, vocabulary: int, blocks: int, heads: int, periods: Sequence[int]) -> Work:
+    """Return a step of training of the language model of aryateja2106, MLPs in its CMS as wide as a token."""
+    hope = importlib.import_module("src.models.hope")
+    width, first = size.dim // heads, min(periods)
+    sizes: dict[str, Any] = {"d_model": size.dim, "d_hidden": size.dim, "titans_hidden": size.dim}
+    sizes |= {"d_key": width, "d_value": width, "num_heads": heads, "num_layers": blocks, "vocab_size": vocabulary}
+    levels: dict[str, Any] = {"cms_num_levels": len(periods), "cms_base_chunk_size": first, "titans_chunk_size": first}
+    model = hope.Hope(hope.HopeConfig(**sizes, **levels, dropout=0.0))
+    return training_step(model, lambda tokens: model(tokens)["logits"], vocabulary, size)
+
+
 def _aryateja(module: Any) -> list[Racer]:
     def titans(size: Size) -> Work:
         config = module.TitansConfig(size.dim, size.d, size.d, size.dim, size.heads, CHUNK, dropout=0.0)
@@ -187,6 +252,7 @@ def _target(package: str) -> str:
     return f"pip install --target DIR/{package} {package}, then --peer-path DIR"
 
 
+ARYATEJA = "git clone https://github.com/aryateja2106/nested-learning DIR/aryateja2106, then --peer-path DIR"
 PEERS = (
     Peer("fla delta", "fla/ops/delta_rule/naive.py", _target("fla-core"), _fla_delta, alone=True),
     Peer("fla gated delta", "fla/ops/gated_delta_rule/naive.py", _target("fla-core"), _fla_gated, alone=True),
@@ -197,8 +263,12 @@ PEERS = (
     Peer(
         "aryateja2106",
         "src/models/titans.py",
-        "git clone https://github.com/aryateja2106/nested-learning DIR/aryateja2106, then --peer-path DIR",
+        ARYATEJA,
         _aryateja,
         alone=True,
     ),
+)
+HOPES = (
+    Peer("nested-learning", "nested_learning/model.py", _target("nested-learning"), lambda module: []),
+    Peer("aryateja2106", "src/models/hope.py", ARYATEJA, lambda module: []),
 )

@@ -17,8 +17,8 @@ MUTANTS = (
     Mutant(
         "a level learns from the token that it has just read",
         "hope/stretch.py",
-        "lesson.tokens[:, done + 1 : done + 1 + known]",
-        "lesson.tokens[:, done : done + known]",
+        "lesson.tokens[:, done + 1 : end + 1]",
+        "lesson.tokens[:, done:end]",
         "12.4",
     ),
     Mutant(
@@ -31,8 +31,8 @@ MUTANTS = (
     Mutant(
         "an update comes one token late",
         "hope/stretch.py",
-        "% level.period == 0 and pairs",
-        "% level.period == 1 and pairs",
+        "% level.period == 0 and not",
+        "% level.period == 1 and not",
         "test test_hope.py::test_a_level_updates_at_its_period_only",
     ),
     Mutant(
@@ -43,11 +43,25 @@ MUTANTS = (
         BY_AUTOGRAD,
     ),
     Mutant(
-        "a level fades to zero and not to its start",
+        "the pairs of this call are lost where a period began in an earlier one",
+        "hope/stretch.py",
+        "earlier if pairs is None else earlier.and_(pairs)",
+        "earlier",
+        IN_PIECES,
+    ),
+    Mutant(
+        "the slope of a level is not that of its bend",
         "hope/level.py",
-        "torch.lerp(begin, old, left)",
-        "left * old",
-        "12.4",
+        "LINEAR + 3.0 * CUBIC * square",
+        "LINEAR + CUBIC * square",
+        "12.3",
+    ),
+    Mutant(
+        "the start of a level is told nothing of what fades",
+        "hope/first_order.py",
+        "d_start = [total + change for total, change in zip(d_start, gone, strict=True)]",
+        "pass",
+        BY_AUTOGRAD,
     ),
     Mutant(
         "the step of a level is not bounded by how alike its tokens are",
@@ -73,8 +87,8 @@ MUTANTS = (
     Mutant(
         "the pair that waits between two calls is lost",
         "hope/stretch.py",
-        "    if state.last is not None:\n",
-        "    if False:\n",
+        "    if state.last is None:\n",
+        "    if True:\n",
         IN_PIECES,
     ),
     Mutant(

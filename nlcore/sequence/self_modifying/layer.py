@@ -156,7 +156,7 @@ class SelfModifyingTitans(MemoryLayer):
     def compile(self, backend: str | Callable = "inductor") -> None:
         """Compile what one chunk does, once for all chunks, and the convolution and the output.
 
-        torch.compile of the whole layer would unroll the stream instead. The first step then takes up to a minute on a
+        torch.compile of the whole layer would unroll the stream instead. The first step then takes about a minute on a
         CPU, the others two thirds of the time (networks: half). Numbers change by rounding only. The end of a stream
         that is no whole chunk is read as before.
 
