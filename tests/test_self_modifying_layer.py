@@ -107,16 +107,18 @@ def test_bfloat16_keeps_the_state_in_float32() -> None:
     assert y.dtype == torch.bfloat16 and state.memory.S.dtype == torch.float32
 
 
-@pytest.mark.parametrize("kind", ["default", "stable", "networks", "momentum", "memory only"])
+@pytest.mark.parametrize("kind", ["default", "stable", "networks", "momentum", "memory only", "two sizes"])
 def test_one_compiled_chunk_serves_all_chunks_and_gives_the_same(kind: str) -> None:
     """A stream of nine chunks and a ragged end, in two pieces: few graphs, the same answers, state and gradients."""
+    chunk = 6 if kind == "two sizes" else 4
+    kind = "default" if kind == "two sizes" else kind
     graphs = []
 
     def count(graph: torch.fx.GraphModule, _: list) -> Callable:
         graphs.append(graph)
         return graph.forward
 
-    plain, fast = layer(kind, projection_chunk=4), layer(kind, projection_chunk=4)
+    plain, fast = layer(kind, projection_chunk=chunk), layer(kind, projection_chunk=chunk)
     fast.compile(backend=count)
     x, found = tokens(38), []
     for model in (plain, fast):
@@ -128,7 +130,8 @@ def test_one_compiled_chunk_serves_all_chunks_and_gives_the_same(kind: str) -> N
         found.append([y, *grads, *(part for part in state.memory[:2])])
     assert max((a - b).abs().max() for a, b in zip(*found, strict=True)) < 1e-10
     of_chunks = [graph for graph in graphs if "triangular" in graph.code]
-    assert 1 <= len(of_chunks) <= 3, "expected one graph for the first chunk of a stream and one for all others"
+    most = 3 if chunk == 4 else 5  # of two sizes: where both chunks begin, and where only the shorter one does
+    assert 1 <= len(of_chunks) <= most, "expected one graph for the first chunk of a stream and one for all others"
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling on a CPU needs a C++ compiler, and none is here")

@@ -102,6 +102,18 @@ def test_the_seed_alone_decides(book: Path) -> None:
     assert same_weights(runs[0], runs[1]) and not same_weights(runs[0], runs[2])
 
 
+def test_a_compiled_model_is_trained_and_saved_and_goes_on(book: Path) -> None:
+    torch.compiler.reset()
+    losses = []
+    for name in ("plain.pt", "fast.pt"):
+        run = begin(book, checkpoint=book.parent / name)
+        if name == "fast.pt":
+            run.model.compile(backend="eager")
+        run.train(2)
+        losses.append(begin(book, checkpoint=book.parent / name).train(4).losses)
+    assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def test_losses_are_bits_per_character(book: Path) -> None:
     greek = book.parent / "greek.txt"
     greek.write_text("καλημέρα" * 40, encoding="utf-8")

@@ -9,7 +9,9 @@ For the outer loop the steps are constants, so only this is left to differentiat
     d log eta   = sum_j <A_j, (W_j - start) - left_j (W_{j-1} - start)>        as that difference is - eta step_j
     d start     = sum_j dW_j                                      d learned = left_1 A_1, for what was learned before
 
-Everything that was computed to learn is used again, and the weights of one piece at a time are in the cache.
+The last sum costs no products of its own: dW_j is what A_j has more than left_{j+1} A_{j+1}, so that A_1, and what of
+each other A fades at its update, add up to it. Everything that was computed to learn is used again, and the weights of
+one piece at a time are in the cache.
 
 Source    derived here; how far gradients flow back is left open in the paper (Fig. 5 has a length for each level).
 """

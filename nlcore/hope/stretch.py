@@ -1,7 +1,8 @@
 r"""A level that reads a stretch of a stream: between two updates all tokens at once.
 
 The pair of a token, its hidden state and the token after it, is complete when that next token has come; so the state
-keeps the last hidden state, and an update that falls between two tokens is done when the second has come.
+keeps the last hidden state, and an update that falls between two tokens is done when the second has come. What a pair
+teaches is worked out when its period is full, with the weights as they are then: until then it was read with the same.
 
     for every token in turn:  complete the pair of the token before;  update if a period is full;  read
 

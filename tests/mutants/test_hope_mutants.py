@@ -129,8 +129,8 @@ MUTANTS = (
     Mutant(
         "the word cms means its first level only",
         "hope/levels.py",
-        "dict.fromkeys(block.cms.names, \"cms\")",
-        "dict.fromkeys(block.cms.names, \"cms\") | dict.fromkeys(block.cms.names[1:], \"rest\")",
+        'dict.fromkeys(block.cms.names, "cms")',
+        'dict.fromkeys(block.cms.names, "cms") | dict.fromkeys(block.cms.names[1:], "rest")',
         "test test_hope_models.py::test_a_word_for_a_part_means_all_its_levels",
     ),
     Mutant(
