@@ -530,3 +530,20 @@ def test_a_stream_that_brings_code_is_refused_and_not_run(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="damaged or of another kind"):
         load_stream(tmp_path / "trap.pt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_state_of_another_kind_of_model_is_refused_in_words() -> None:
+    learning, still = model(), model(learns="never")
+    _, learned = learning(tokens())
+    _, unlearned = still(tokens())
+    with pytest.raises(ValueError, match="learns while it reads, but this one never learns"):
+        still(tokens(), learned)
+    with pytest.raises(ValueError, match='learns="never", but this one learns'):
+        learning(tokens(), unlearned)
+    single = model(torch.float32)
+    with pytest.raises(TypeError, match=r"holds torch.float64, .* computes in torch.float32; try state.to"):
+        single(tokens(), learned)
+    logits, _ = single(tokens(), learned.to(torch.float32))
+    assert logits.isfinite().all()
+    with pytest.raises(TypeError, match="holds torch.float64"):
+        model(torch.float32, mixer="attention")(tokens(), model(mixer="attention")(tokens())[1])

@@ -114,6 +114,14 @@ def test_a_compiled_model_is_trained_and_saved_and_goes_on(book: Path) -> None:
     assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
+def test_a_text_in_one_line_needs_a_prompt(book: Path) -> None:
+    run = begin(book, vocabulary="characters").train(1)
+    assert len(run.write("Once", 8)) == len("Once") + 8
+    for prompt in ("", "\n"):
+        with pytest.raises(ValueError, match="no line end to begin with: give a prompt"):
+            run.write(prompt, 8)
+
+
 def test_losses_are_bits_per_character(book: Path) -> None:
     greek = book.parent / "greek.txt"
     greek.write_text("καλημέρα" * 40, encoding="utf-8")

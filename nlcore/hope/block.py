@@ -82,11 +82,14 @@ class ContinuumBlock(Block):
     def checked(self, state: HopeBlockState) -> HopeBlockState:
         """Return the state.
 
-        Raises   TypeError if it is that of another kind of block.
+        Raises   TypeError if it is that of another kind of block, ValueError if its levels never learned.
         """
-        if isinstance(state, HopeBlockState):
-            return state
-        raise TypeError(f"state must be a HopeBlockState, what the call before returned; got {type(state).__name__}")
+        if not isinstance(state, HopeBlockState):
+            found = type(state).__name__
+            raise TypeError(f"state must be a HopeBlockState, what the call before returned; got {found}")
+        if state.cms is None and state.mixer is not None and self.cms.learns != "never":
+            raise ValueError('the state is of a model with learns="never", but this one learns while it reads')
+        return state
 
     def compile(self, backend: str | Callable = "inductor") -> None:
         """Compile what is called again and again in a stream: chunks of the mixer, pieces of the CMS, the norm.

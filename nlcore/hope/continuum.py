@@ -25,6 +25,7 @@ from nlcore.hope.stretch import FastLevel, Lesson, Level, read_level
 from nlcore.levels import Level as Named
 from nlcore.optimizers.checks import check_choice, check_count
 from nlcore.sequence import saving
+from nlcore.sequence.checks import check_state_dtype
 from nlcore.sequence.layers.norms import RMSNorm
 from nlcore.sequence.states import precise
 
@@ -126,6 +127,8 @@ class TokenContinuum(nn.Module):
         dtype, wide = x.dtype, x.to(precise(x.dtype))
         levels = self.levels_now(wide.dtype)
         if self.learns == "never":
+            if state is not None:
+                raise ValueError("the state is of a model that learns while it reads, but this one never learns")
             for level in levels:
                 wide, _ = read_level(level, wide, FastLevel(), None)
             return wide.to(dtype), None
@@ -174,7 +177,7 @@ class TokenContinuum(nn.Module):
         """Return the state.
 
         Args     x: (B, T, dim), what is read with it; None does not look at the number of streams.
-        Raises   ValueError if it is that of another chain, or of other streams.
+        Raises   ValueError if it is that of another chain, or of other streams; TypeError for another dtype.
         """
         count = len(state.levels) if isinstance(state, ContinuumState) else type(state).__name__
         if count != len(self.periods):
@@ -187,6 +190,8 @@ class TokenContinuum(nn.Module):
             if x is not None and level.last is not None and level.last.shape != (len(x), self.dim):
                 found = tuple(level.last.shape)
                 raise ValueError(f"the state is of another stream: expected {(len(x), self.dim)}, got {found}")
+            if x is not None and level.last is not None:
+                check_state_dtype(level.last, precise(x.dtype))
         return state
 
 

@@ -162,11 +162,12 @@ class TextRun:
 
         It writes after all that was read before with `read`, and forgets what it wrote.
 
-        Args     prompt: how the text begins. characters: to write. temperature: less is more careful, 0 always takes
-                 the most likely. seed: another one writes another text.
+        Args     prompt: how the text begins; an empty one stands for a line end. characters: to write. temperature:
+                 less is more careful, 0 always takes the most likely. seed: another one writes another text.
+        Raises   ValueError for a prompt with characters that the vocabulary lacks.
         """
         check_count("characters", characters)
-        tokens, state = self._after_what_was_read(self.vocabulary.encode(prompt or "\n"))
+        tokens, state = self._after_what_was_read(self._begin(prompt))
         generator = torch.Generator(self.device).manual_seed(seed)
         self.model.eval()
         drawn = stream(self.model, tokens[None], temperature=temperature, state=state, generator=generator)
@@ -232,6 +233,14 @@ class TextRun:
                 f"to train further, the run needs its text: {path} is missing or changed; try load(..., text=...)"
             )
         return self._tokens
+
+    def _begin(self, prompt: str) -> Tensor:
+        try:
+            return self.vocabulary.encode(prompt or "\n")
+        except ValueError:
+            if prompt.strip("\n"):
+                raise
+            raise ValueError("the text has no line end to begin with: give a prompt of its own characters") from None
 
     def _after_what_was_read(self, tokens: Tensor) -> tuple[Tensor, Any]:
         """Return the tokens behind the one that is still to be read, and the state before it."""

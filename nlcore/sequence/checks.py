@@ -111,3 +111,9 @@ def head_width(dim: int, heads: int) -> int:
         nearest = min(fits, key=lambda count: abs(count - heads))
         raise ValueError(f"heads must divide dim, got dim {dim} and heads {heads}; try heads={nearest}")
     return dim // heads
+
+
+def check_state_dtype(part: Tensor, dtype: torch.dtype) -> None:
+    """Raise TypeError unless a part of a state has the dtype that the layer computes in."""
+    if part.dtype != dtype:
+        raise TypeError(f"the state holds {part.dtype}, but this layer computes in {dtype}; try state.to({dtype})")

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from nlcore.sequence.checks import check_lengths, live_tokens
+from nlcore.sequence.checks import check_lengths, check_state_dtype, live_tokens
 from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.checks import check_input
 from nlcore.sequence.self_modifying.chunks import chunk_loop
@@ -85,5 +85,6 @@ def _check(x: Tensor, q: Tensor | None, boxes: Boxes, rules: Rules, state: SelfM
         raise ValueError(
             f"the state is of another stream: expected S {(len(x), *expected)}, got {tuple(state.S.shape)}"
         )
+    check_state_dtype(state.S, precise(x.dtype))
     if (state.Z is not None) != bool(rules.momentum):
         raise ValueError(f"momentum={rules.momentum} but the state has {'no' if state.Z is None else 'a'} momentum Z")

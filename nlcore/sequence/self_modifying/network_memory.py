@@ -15,7 +15,7 @@ from torch.nn.functional import gelu
 
 from nlcore.memory import delta, hebbian
 from nlcore.memory import read as read_matrix
-from nlcore.sequence.checks import check_lengths, live_tokens
+from nlcore.sequence.checks import check_lengths, check_state_dtype, live_tokens
 from nlcore.sequence.compiling import compiled
 from nlcore.sequence.saving import map_tensors
 from nlcore.sequence.self_modifying.checks import check_input
@@ -160,7 +160,10 @@ def _check(x: Tensor, q: Tensor | None, boxes: NetworkBoxes, rules: Rules, state
         raise ValueError(
             f"expected W1 (H, N, d, h) and W2 (H, N, h, d), H={x.shape[1]}, d={d}, boxes {names}; got {found}"
         )
-    if state is not None and tuple(state.W1.shape) != (len(x), *found[0]):
+    if state is None:
+        return
+    if tuple(state.W1.shape) != (len(x), *found[0]):
         raise ValueError(
             f"the state is of another stream: expected W1 {(len(x), *found[0])}, got {tuple(state.W1.shape)}"
         )
+    check_state_dtype(state.W1, precise(x.dtype))
