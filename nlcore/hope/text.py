@@ -26,7 +26,7 @@ from nlcore.hope.generate import stream
 from nlcore.hope.model import HopeLM
 from nlcore.hope.records import TextReading, TextSettings
 from nlcore.hope.runs import TokenRun, read_run
-from nlcore.hope.writing import write_text
+from nlcore.hope.writing import encode_prompt, write_text
 from nlcore.optimizers.checks import check_choice, check_count
 from nlcore.sequence.model import TokenModel
 from nlcore.sequence.saving import as_plain, from_plain, move
@@ -167,7 +167,7 @@ class TextRun:
         Raises   ValueError for a prompt with characters that the vocabulary lacks.
         """
         check_count("characters", characters)
-        tokens, state = self._after_what_was_read(self._begin(prompt))
+        tokens, state = self._after_what_was_read(encode_prompt(prompt, self.vocabulary))
         generator = torch.Generator(self.device).manual_seed(seed)
         self.model.eval()
         drawn = stream(self.model, tokens[None], temperature=temperature, state=state, generator=generator)
@@ -233,14 +233,6 @@ class TextRun:
                 f"to train further, the run needs its text: {path} is missing or changed; try load(..., text=...)"
             )
         return self._tokens
-
-    def _begin(self, prompt: str) -> Tensor:
-        try:
-            return self.vocabulary.encode(prompt or "\n")
-        except ValueError:
-            if prompt.strip("\n"):
-                raise
-            raise ValueError("the text has no line end to begin with: give a prompt of its own characters") from None
 
     def _after_what_was_read(self, tokens: Tensor) -> tuple[Tensor, Any]:
         """Return the tokens behind the one that is still to be read, and the state before it."""

@@ -1,14 +1,28 @@
-"""Drawn tokens as text."""
+"""A prompt as tokens, and drawn tokens as text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from nlcore.tasks.characters import Vocabulary
 
 LONGEST = 4  # tokens in a character: four bytes of UTF-8
+
+
+def encode_prompt(prompt: str, vocabulary: Vocabulary) -> Tensor:
+    """Return the tokens of a prompt, (N,); an empty one stands for a line end.
+
+    Raises   ValueError for characters that the vocabulary lacks.
+    """
+    try:
+        return vocabulary.encode(prompt or "\n")
+    except ValueError:
+        if prompt.strip("\n"):
+            raise
+        raise ValueError("the text has no line end to begin with: give a prompt of its own characters") from None
 
 
 def write_text(tokens: Iterable[int], vocabulary: Vocabulary, characters: int) -> str:
