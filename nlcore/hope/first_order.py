@@ -82,16 +82,16 @@ class FirstOrder(torch.autograd.Function):
         """Return the gradients, see above."""
         W1, W2, learned1, learned2, _, keep, x, a = ctx.saved_tensors
         start, pieces = FastWeights(W1, W2), ctx.record.pieces
-        dy, da = torch.zeros_like(x) if dy is None else dy, torch.empty_like(a)
-        sizes = [piece.seen.h.shape[1] for piece in pieces]
-        lines = zip(pieces, dy.split(sizes, 1), da.split(sizes, 1), strict=True)
+        dy = torch.zeros_like(x) if dy is None else dy
+        lines = zip(pieces, dy.split([piece.seen.h.shape[1] for piece in pieces], 1), strict=True)
         begin = None if learned1 is None else FastWeights(learned1, learned2)
         reach = [None if A is None else A.clone() for A in d_learned or (None, None)]
         d_start = [torch.zeros_like(W) if A is None else -A.sum(0) for W, A in zip(start, reach, strict=True)]
         numbers, now = (torch.zeros_like(keep), torch.zeros_like(keep)), _learned(pieces[-1].W, start)
-        for j, (piece, dy_j, da_j) in reversed(list(enumerate(lines))):
+        das = []
+        for j, (piece, dy_j) in reversed(list(enumerate(lines))):
             dz = (dy_j @ piece.W.W2) * piece.seen.slope
-            torch.bmm(dz, piece.W.W1.expand(len(dz), -1, -1), out=da_j)
+            das.append(dz @ piece.W.W1)
             outer = (dz, piece.seen.a), (dy_j, piece.seen.h)
             if now is None:  # the weights are the start
                 dW = (rows.flatten(0, 1).mT @ columns.flatten(0, 1) for rows, columns in outer)
@@ -105,6 +105,7 @@ class FirstOrder(torch.autograd.Function):
                 numbers = numbers[0] + more[0], numbers[1] + more[1]
             reach, now = [*A], before
         d_start = [total if A is None else total + A.sum(0) for total, A in zip(d_start, reach, strict=True)]
+        da = torch.cat(das[::-1], 1)
         return None, None, *d_start, *([None, None] if learned1 is None else reach), *numbers, dy, da
 
 

@@ -34,7 +34,8 @@ from nlcore.sequence.self_modifying.chunks import segment_sizes
 class Heard(NamedTuple):
     """The pairs of an open period: nothing has to be worked out before the period is full.
 
-    Args     x: (B, m, d), inputs of the level. token: (B, m), what came next. live: (B, m, 1), 0 where nothing did.
+    Args     x: (B, m, d), inputs of the level. token: (B, m), what came next. live: (B, m, 1), 0 where nothing did; x
+             and token are 0 there too.
     """
 
     x: Tensor
@@ -153,7 +154,7 @@ def learn(
         learned = FastWeights(W.W1 - level.start.W1, W.W2 - level.start.W2)
     if done < T - 1:
         live = x.new_ones(len(x), T - 1 - done, 1) if lesson.live is None else lesson.live[:, done:]
-        more = Heard(x[:, done:-1].clone(), lesson.tokens[:, done + 1 :], live)  # a clone, to let go of the stretch
+        more = _real(x[:, done:-1], lesson.tokens[:, done + 1 :], live)
         heard = more if heard is None else heard.and_(more)
     return _joined(answers), FastLevel(learned, heard, state.last), pieces
 
@@ -163,8 +164,14 @@ def _heard(state: FastLevel, lesson: Lesson) -> Heard | None:
     if state.last is None:
         return state.heard
     live = state.last.new_ones(len(state.last), 1, 1) if lesson.first is None else lesson.first
-    more = Heard(state.last.unsqueeze(1), lesson.tokens[:, :1], live)
+    more = _real(state.last.unsqueeze(1), lesson.tokens[:, :1], live)
     return more if state.heard is None else state.heard.and_(more)
+
+
+def _real(x: Tensor, token: Tensor, live: Tensor) -> Heard:
+    """Return pairs for a state: zeros in place of padding, and nothing that holds on to the stretch they came from."""
+    there = live > 0
+    return Heard(torch.where(there, x, 0.0), torch.where(there.squeeze(-1), token, 0), live.clone())
 
 
 def _pairs(level: Level, W: FastWeights, heard: Heard | None, pairs: Pairs | None, readout: Readout) -> Pairs:
