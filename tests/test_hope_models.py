@@ -78,6 +78,9 @@ def test_a_compiled_model_reads_learns_and_trains_the_same(changes: dict[str, An
     for others in found[1:]:
         assert max((a - b).abs().max() for a, b in zip(found[0], others, strict=True)) < 1e-10
     assert counts[0] == 0 and 0 < counts[1] == counts[2] <= 60
+    code = " ".join(graph.code for graph in graphs)
+    assert ("triangular" in code) is ("mixer" not in changes), "chunks of the mixer"
+    assert ("softmax" in code) is (changes.get("learns") != "never"), "pairs of the CMS"
     assert fast.state_dict().keys() == plain.state_dict().keys()
 
 

@@ -80,8 +80,8 @@ class HopeLM(TokenModel):
     def compile(self, backend: str | Callable = "inductor") -> None:
         """Compile what a stream calls again and again, once for all of it; torch.compile of the model would unroll it.
 
-        The first step then takes a minute or two on a CPU, the others two thirds of the time of before. Numbers change
-        by rounding only.
+        The first step then takes a minute or two on a CPU, the others about two thirds of the time of before. Numbers
+        change by rounding only.
 
         Args     backend: of torch.compile; "inductor" needs a C++ compiler on a CPU.
         """

@@ -105,6 +105,8 @@ def beside_published(batch: int, rounds: int, folders: list[Path]) -> int:
     """Race ours against the published ones that are here; return how many bars were missed."""
     modules, _, missing = find(HOPES, folders)
     print("", *missing, sep="\n")
+    if not modules:
+        return 0
     keep_memory()
     dim, missed = HopeConfig.tiny(VOCABULARY).dim, 0
     print("beside published HOPE models, CPU ms a step")

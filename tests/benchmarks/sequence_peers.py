@@ -199,8 +199,9 @@ def _stepped(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Ten
 def nested_learning_step(size: Size, vocabulary: int, blocks: int, periods: Sequence[int]) -> Work:
     """Return a step of training of nested-learning's language model, as its `run_training_loop` does it.
 
-    Its settings for self-modifying blocks (configs/hope/pilot_selfmod.yaml): a piece of tokens is read and trained on,
-    then the blocks are updated with the gradient of each. MLPs in its CMS as wide as a token.
+    A piece of tokens is read and trained on, then the blocks are updated with the gradient of each. Chunks and no
+    threshold for an update as in its configs/pilot_selfmod_paper_faithful.yaml; not from there: a batch, whose streams
+    share one memory, and updates that are written into the weights. MLPs in its CMS as wide as a token.
     """
     names = ("hope.block", "levels", "model", "training")
     hope, spec, model, training = (importlib.import_module(f"nested_learning.{name}") for name in names)
@@ -269,6 +270,6 @@ PEERS = (
     ),
 )
 HOPES = (
-    Peer("nested-learning", "nested_learning/model.py", _target("nested-learning"), lambda module: []),
+    Peer("nested-learning", "nested_learning/training.py", _target("nested-learning"), lambda module: []),
     Peer("aryateja2106", "src/models/hope.py", ARYATEJA, lambda module: []),
 )

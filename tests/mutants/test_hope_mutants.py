@@ -50,6 +50,13 @@ MUTANTS = (
         IN_PIECES,
     ),
     Mutant(
+        "what stands in the padding stays in the state",
+        "hope/stretch.py",
+        "Heard(torch.where(there, x, 0.0)",
+        "Heard(x.clone()",
+        "test test_probes.py::test_probe[padding-HopeLM]",
+    ),
+    Mutant(
         "the slope of a level is not that of its bend",
         "hope/level.py",
         "LINEAR + 3.0 * CUBIC * square",
